@@ -1,0 +1,1 @@
+"""Instruction meta-learning: tune OPT decoders on thousands of tasks, measure how it generalises."""

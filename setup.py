@@ -1,0 +1,45 @@
+"""Packaging of iml. The core installs without TensorFlow; `[data]` adds what preparing a store needs."""
+
+from setuptools import find_packages, setup
+
+DATA = [
+    "seqio==0.0.20",
+    "tensorflow-cpu>=2.21; platform_system != 'Darwin'",
+    "tensorflow>=2.21; platform_system == 'Darwin'",
+    "jinja2>=3.1",
+    "pyyaml>=6",
+]
+TEST = [
+    "hypothesis>=6",
+    "pytest>=8",
+    "pytest-timeout>=2",
+    "ruff>=0.14",
+]
+
+setup(
+    name="iml",
+    version="0.1.0",
+    description="Instruction meta-learning in JAX: tune OPT decoders on thousands of tasks and measure generalisation",
+    python_requires=">=3.11",
+    packages=find_packages(include=["iml", "iml.*", "tasks", "tasks.*"]),
+    package_data={"iml": ["bench/definitions/*.json"], "tasks": ["pocket/**/*", "definitions/*.json"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "array-record>=0.8.1",
+        "etils[epath]>=1.9",
+        "gin-config>=0.5",
+        "jaxtyping>=0.3",
+        "matplotlib>=3.8",
+        "numpy>=2",
+        "rich>=13",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.4",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.20",
+    ],
+    extras_require={"data": DATA, "test": TEST, "dev": DATA + TEST},
+)
