@@ -19,7 +19,7 @@ TEST = [
 setup(
     name="iml",
     version="0.1.0",
-    description="Instruction meta-learning in JAX: tune OPT decoders on thousands of tasks and measure generalisation",
+    description="Instruction meta-learning in JAX: tune OPT decoders on many tasks, measure generalisation",
     python_requires=">=3.11",
     packages=find_packages(include=["iml", "iml.*", "tasks", "tasks.*"]),
     package_data={"iml": ["bench/definitions/*.json"], "tasks": ["pocket/**/*", "definitions/*.json"]},

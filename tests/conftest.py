@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests: where the real data are, and how a test says that it needs them."""
+
+import os
+import pathlib
+
+import pytest
+
+#: The folder of real data files, or None where it is absent.
+DATA = next(
+    (
+        path
+        for path in (
+            pathlib.Path(os.environ.get("IML_TEST_DATA", "")) if os.environ.get("IML_TEST_DATA") else None,
+            pathlib.Path(__file__).resolve().parents[2] / "shared" / "data",
+        )
+        if path is not None and path.is_dir()
+    ),
+    None,
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    if DATA is None:
+        pytest.skip("needs the real data files: set IML_TEST_DATA to their folder")
+    return DATA
