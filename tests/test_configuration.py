@@ -1,0 +1,131 @@
+"""Strict gin: what a user mistypes is named, with the nearest right name."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from iml import configuration
+from iml.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mixture:
+    """Rates.
+
+    Attributes:
+      eps: cap on the examples
+        of a task.
+    """
+
+    eps: int | None = 3
+    shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam:
+    rate: float = 1e-5
+
+
+def tune(
+    mixture: Mixture,
+    steps: int,
+    tasks: Sequence[str] = ("*",),
+    adam: Adam = Adam(),
+    dry_run: bool = False,
+    show: str = "",
+):
+    return mixture, steps, tasks, adam, dry_run, show, configuration.operative()
+
+
+FILE = """
+STEPS = %gin.REQUIRED
+tune.mixture = @Mixture()
+tune.steps = %STEPS
+Mixture.eps = 5
+"""
+
+
+@pytest.fixture
+def gin_file(tmp_path):
+    path = tmp_path / "run.gin"
+    path.write_text(FILE)
+    return str(path)
+
+
+def call(gin_file, *arguments):
+    return configuration.run(
+        tune,
+        doc="Tunes.",
+        configurables=(Mixture, Adam),
+        flags={"show": "what to show"},
+        argv=[f"--gin_file={gin_file}", *arguments],
+    )
+
+
+def test_files_bindings_and_flags_reach_the_entry(gin_file):
+    result = call(gin_file, "--gin.STEPS=7", "--gin.Mixture.shares={'flan': 0.2}", "--dry_run", "--show=4")
+    assert result[:6] == (Mixture(5, {"flan": 0.2}), 7, ("*",), Adam(), True, "4")
+
+
+def test_a_word_without_quotes_is_a_string(gin_file):
+    assert call(gin_file, "--gin.STEPS=7", "--gin.tune.tasks=['a', \"b\"]")[2] == ["a", "b"]
+
+
+def test_the_operative_configuration_reproduces_the_call(gin_file, tmp_path):
+    first = call(gin_file, "--gin.STEPS=7", "--gin.tune.adam=@Adam()", "--gin.Adam.rate=0.5", "--show=4")
+    again = tmp_path / "operative.gin"
+    again.write_text(first[-1])
+    second = call(str(again))
+    assert second[:4] == first[:4]
+    assert second[-1] == first[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("STEPS", "must be given")),
+        (("--gin.STEP=7",), ("'STEP'", "nothing uses it", "Did you mean STEPS?")),
+        (("--gin.STEPS=7", "--gin.Mixture.epps=2"), ("Mixture has no setting 'epps'", "Mixture.eps?")),
+        (("--gin.STEPS=7", "--gin.Mixtur.eps=2"), ("'Mixtur'", "Did you mean Mixture?")),
+        (("--gin.STEPS=7", "--gin.Adam.rate=2"), ("'Adam'", "nothing uses it")),
+        (("--gin.STEPS=seven",), ("tune.steps", "must be int", "'seven'")),
+        (("--gin.STEPS=7", "--gin.tune.adam=@Adam"), ("tune.adam", "@Adam()")),
+        (("--gin.STEPS=7", "--gin.tune.tasks=one"), ("tune.tasks", "Sequence[str]")),
+        (("--gin.STEPS=%OTHER",), ("OTHER", "must be given")),
+        (("--gin.STEPS",), ("needs a value",)),
+        (("--gin_fil=x",), ("--gin_fil", "Did you mean --gin_file?")),
+        (("--dry_run=maybe",), ("--dry_run",)),
+        (("steps",), ("unexpected argument 'steps'",)),
+    ],
+)
+def test_mistakes_are_named(gin_file, capsys, arguments, words):
+    with pytest.raises(SystemExit) as exit_:
+        call(gin_file, *arguments)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_a_missing_entry_argument_is_named():
+    with pytest.raises(InputError, match=r"tune\.mixture"):
+        configuration.configure(tune, (Mixture, Adam), bindings=["tune.steps = 3"], flags=("show",))
+
+
+def test_a_mistake_in_a_file_names_file_and_line(tmp_path, capsys):
+    path = tmp_path / "bad.gin"
+    path.write_text("tune.steps = 1\nMixture.epz = 4\n")
+    with pytest.raises(SystemExit):
+        call(str(path))
+    assert f"{path}:2: Mixture has no setting 'epz'" in capsys.readouterr().err
+
+
+def test_help_lists_settings_with_defaults_and_meaning(gin_file, capsys):
+    call(gin_file, "--help")
+    page = capsys.readouterr().out
+    assert "tune.steps required" in page
+    assert "Mixture.eps = 3\n        cap on the examples of a task." in page.replace("the cap", "cap")
+    assert "what to show" in page
