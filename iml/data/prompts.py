@@ -143,9 +143,9 @@ class PromptFormat:
         return Prompt(source + used, target, provenance)
 
 
-def instance(uid: str) -> str:
-    """The underlying instance of a uid: the renderings of one instance differ after the "/"."""
-    return uid.partition("/")[0]
+def instance(example: Example) -> str:
+    """Names the instance that an example renders: its uid, without the template's name should that follow."""
+    return example.uid.removesuffix(f"/{example.template}")
 
 
 def find_demonstrations(
@@ -159,24 +159,24 @@ def find_demonstrations(
     if shots <= 0:
         return []
     rows = store.tasks[task].splits[split].rows
-    taken, fitting, others = {instance(example.uid)}, [], []
+    taken, fitting, others = {instance(example)}, [], []
     patience = 16 * (shots + 1)
     for looked, row in enumerate(_walk(rows, draws.key("demonstrations"))):
         if len(fitting) == shots or (looked >= patience and len(fitting) + len(others) >= shots):
             break
         shown = store.read(task, split, row)
-        if instance(shown.uid) in taken:
+        if instance(shown) in taken:
             continue
         if shown.template == example.template:
-            taken.add(instance(shown.uid))
+            taken.add(instance(shown))
             fitting.append(shown)
         else:
             others.append(shown)
     for shown in others:
         if len(fitting) == shots:
             break
-        if instance(shown.uid) not in taken:
-            taken.add(instance(shown.uid))
+        if instance(shown) not in taken:
+            taken.add(instance(shown))
             fitting.append(shown)
     return fitting
 
