@@ -1,1 +1,1 @@
-"""The embedded benchmark: small tasks that the project wrote itself, in the genuine formats of all families."""
+"""The embedded benchmark: small tasks of the project's own in every family's genuine format."""

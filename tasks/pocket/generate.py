@@ -27,7 +27,7 @@ from tasks.pocket.recipe import Recipe, draw
 
 SEED = 1234
 #: Entries of the vocabulary: 4 special ones, the 256 bytes, and merges. Fewer if the text runs out of pairs.
-VOCABULARY_SIZE = 1200
+VOCABULARY_SIZE = 1280
 HOME = Path(__file__).parent
 
 RECIPES: tuple[Recipe, ...] = (

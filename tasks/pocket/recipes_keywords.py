@@ -65,7 +65,7 @@ def polite(rng: Random) -> Pair:
     toy, colour, verb = (
         rng.choice(world.TOYS),
         rng.choice(world.COLOURS),
-        rng.choice(("give", "bring", "show")),
+        rng.choice(("give", "bring", "show", "pass")),
     )
     return f"{verb} me the {colour} {toy}", f"please {verb} me the {colour} {toy}"
 
