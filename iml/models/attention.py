@@ -1,4 +1,8 @@
-"""Attention within documents: causal, and blind to every other document of a packed row."""
+"""Attention that is causal within a document, over rows that hold several documents.
+
+The one mask contract: a query sees the keys at or before it whose segment id is its own. An implementation
+that cannot honour it raises; none falls back on another in silence.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +12,65 @@ from jaxtyping import Array, Bool, Float, Int
 
 from iml.errors import InputError
 
-#: Implementations that exist here; another name is an error, never a silent substitute.
+#: Names that `document_attention` knows.
 IMPLEMENTATIONS = ("xla",)
 
 
-def document_mask(segment_ids: Int[Array, "b t"]) -> Bool[Array, "b t t"]:
-    """Which keys each query sees: those of its own segment, up to itself. Padding (segment 0) sees itself."""
-    length = segment_ids.shape[-1]
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    return same & jnp.tril(jnp.ones((length, length), bool))
-
-
 def document_attention(
-    query: Float[Array, "b t h d"],
-    key: Float[Array, "b t h d"],
-    value: Float[Array, "b t h d"],
-    segment_ids: Int[Array, "b t"],
+    query: Float[Array, "batch length heads head_dim"],
+    key: Float[Array, "batch length heads head_dim"],
+    value: Float[Array, "batch length heads head_dim"],
+    segment_ids: Int[Array, "batch length"],
     *,
     implementation: str = "xla",
     dropout_rate: float = 0.0,
-    dropout_key: Array | None = None,
-) -> Float[Array, "b t h d"]:
-    """Scaled dot-product attention, causal within each segment; softmax in float32.
+    dropout_key: jax.Array | None = None,
+) -> Float[Array, "batch length heads head_dim"]:
+    """Causal attention within segments; logits are scaled by head_dim ** -0.5, the softmax is float32.
 
-    Args:
-      segment_ids: document of each position, from 1; 0 is padding, whose output is finite and meaningless.
-      implementation: one of `IMPLEMENTATIONS`.
-      dropout_rate: on the attention weights, where a key is given.
+    Segment 0 is padding. Its positions see one another, which keeps their results finite; no other position
+    sees them.
 
     Raises:
-      InputError: the implementation is unknown.
+      InputError: `implementation` is unknown.
     """
-    if implementation not in IMPLEMENTATIONS:
+    check_implementation(implementation)
+    length = segment_ids.shape[1]
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal
+    return masked_attention(query, key, value, mask, dropout_rate=dropout_rate, dropout_key=dropout_key)
+
+
+def check_implementation(name: str) -> None:
+    """Raises InputError unless `name` is an implementation that exists."""
+    if name not in IMPLEMENTATIONS:
         raise InputError(
-            f"no attention implementation {implementation!r}", remedy=f"Known: {', '.join(IMPLEMENTATIONS)}"
+            f"unknown attention {name!r}",
+            field="OPTConfig.attention",
+            remedy=f"Known: {', '.join(IMPLEMENTATIONS)}",
         )
-    return masked_attention(
-        query, key, value, document_mask(segment_ids), dropout_rate=dropout_rate, dropout_key=dropout_key
-    )
 
 
 def masked_attention(
-    query: Float[Array, "b t h d"],
-    key: Float[Array, "b s h d"],
-    value: Float[Array, "b s h d"],
-    mask: Bool[Array, "b t s"],
+    query: Float[Array, "batch queries heads head_dim"],
+    key: Float[Array, "batch keys heads head_dim"],
+    value: Float[Array, "batch keys heads head_dim"],
+    mask: Bool[Array, "batch queries keys"],
     *,
     dropout_rate: float = 0.0,
-    dropout_key: Array | None = None,
-) -> Float[Array, "b t h d"]:
-    """The reference: scores and softmax in float32; a query that sees no key gives the mean of all values."""
-    scores = jnp.einsum("bthd,bshd->bhts", query, key, preferred_element_type=jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
-    # The most negative finite number, not -inf: a row without a key must not become NaN.
-    scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1)
-    if dropout_key is not None and dropout_rate > 0:
-        kept = jax.random.bernoulli(dropout_key, 1 - dropout_rate, weights.shape)
-        weights = jnp.where(kept, weights / (1 - dropout_rate), 0)
-    return jnp.einsum("bhts,bshd->bthd", weights.astype(value.dtype), value)
+    dropout_key: jax.Array | None = None,
+) -> Float[Array, "batch queries heads head_dim"]:
+    """Attention under any mask; a query that may see nothing gets the mean of all values, never NaN."""
+    scaled = query * query.shape[-1] ** -0.5
+    logits = jnp.einsum("bqhd,bkhd->bhqk", scaled, key, preferred_element_type=jnp.float32)
+    logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits, axis=-1), dropout_rate, dropout_key)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+
+
+def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
+    """Inverted dropout; without a key or a rate, `x` itself."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))

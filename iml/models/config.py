@@ -1,45 +1,49 @@
-"""Shape and numerics of an OPT decoder."""
+"""The shape of an OPT model, and how it computes."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from iml.errors import InputError
 
-_DTYPES = ("float32", "bfloat16", "float16")
-_REMAT = ("none", "dots", "full")
+#: Rows of the position table that come before position 0: fairseq counts from padding_idx + 1.
+POSITION_OFFSET = 2
+
+_DTYPES = ("float32", "bfloat16")
+_REMAT = ("none", "full", "dots")
 
 
 @dataclasses.dataclass(frozen=True)
 class OPTConfig:
-    """An OPT decoder (Zhang et al., 2022, table 1).
+    """An OPT decoder (arXiv 2205.01068, table 1); the defaults are OPT-125M's.
 
     Attributes:
-      vocab_size: rows of the embedding, padding rows included.
+      vocab_size: rows of the token table, padding rows included.
       num_layers: decoder layers.
       embed_dim: width of the residual stream.
-      num_heads: attention heads; they divide `embed_dim`.
-      ffn_dim: width of the feed-forward layer; None for 4 x `embed_dim`.
-      max_positions: longest document, in tokens; the position table has two more rows.
-      word_embed_dim: width of the embedding if it differs from `embed_dim` (350M: 512, with projections).
-      pre_norm: layer norm before each block rather than after it (all but 350M).
-      final_norm: layer norm after the last layer (all but 350M).
-      dropout: rate on the embeddings and on what each block adds to the residual stream.
-      embed_dropout: whether `dropout` applies to the embeddings too (OPT-IML, section 3.3).
-      attention_dropout: rate on attention weights.
-      dtype: computation, "float32", "bfloat16" or "float16"; softmax, layer norm and loss stay float32.
-      param_dtype: the parameters.
-      remat: what the backward pass computes again: "none", "dots" (all but matrix products) or "full".
+      num_heads: attention heads; divides `embed_dim`.
+      ffn_dim: width of the feed-forward layer.
+      max_positions: the longest document; the position table has two rows more.
+      word_embed_dim: width of the token table where it differs from `embed_dim` (350M), else None.
+      pre_norm: layer norms stand before attention and feed-forward (all sizes but 350M), else after.
+      final_norm: a layer norm follows the last layer (all sizes but 350M).
+      dropout: rate after attention, after feed-forward and, with `embed_dropout`, on the embeddings.
+      embed_dropout: OPT-IML's tuning drops embeddings (arXiv 2212.12017, section 3.3); pre-training did not.
+      attention_dropout: rate on the attention probabilities.
+      dtype: what activations and matrix products are in; layer norms, softmax and logits are float32.
+      param_dtype: what the parameters are kept in.
+      remat: what the backward pass recomputes: "none", "full" (each layer) or "dots" (all but products).
+      attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`.
+      init_std: standard deviation of fresh weights.
     """
 
     vocab_size: int = 50272
     num_layers: int = 12
     embed_dim: int = 768
     num_heads: int = 12
-    ffn_dim: int | None = None
+    ffn_dim: int = 3072
     max_positions: int = 2048
     word_embed_dim: int | None = None
     pre_norm: bool = True
@@ -50,61 +54,61 @@ class OPTConfig:
     dtype: str = "bfloat16"
     param_dtype: str = "float32"
     remat: str = "none"
+    attention: str = "xla"
+    init_std: float = 0.02
 
     def __post_init__(self):
-        for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "max_positions"):
+        for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "ffn_dim", "max_positions"):
             if getattr(self, name) < 1:
-                raise InputError(f"must be at least 1, not {getattr(self, name)}", field=f"OPTConfig.{name}")
+                raise _bad(name, f"must be at least 1, not {getattr(self, name)}")
+        if self.word_embed_dim is not None and self.word_embed_dim < 1:
+            raise _bad("word_embed_dim", f"must be at least 1, not {self.word_embed_dim}")
         if self.embed_dim % self.num_heads:
-            raise InputError(
-                f"{self.num_heads} heads do not divide a width of {self.embed_dim}",
-                field="OPTConfig.num_heads",
-            )
+            raise _bad("num_heads", f"{self.num_heads} heads do not divide embed_dim {self.embed_dim}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError("must lie in [0, 1)", field=f"OPTConfig.{name}")
-        for name, options in (("dtype", _DTYPES), ("param_dtype", _DTYPES), ("remat", _REMAT)):
-            if getattr(self, name) not in options:
-                raise InputError(
-                    f"unknown value {getattr(self, name)!r}",
-                    field=f"OPTConfig.{name}",
-                    remedy=f"Known: {', '.join(options)}",
-                )
+                raise _bad(name, f"must be in [0, 1), not {getattr(self, name)}")
+        for name, allowed in (("dtype", _DTYPES), ("param_dtype", _DTYPES), ("remat", _REMAT)):
+            if getattr(self, name) not in allowed:
+                raise _bad(name, f"must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if self.word_embed_dim == self.embed_dim:
+            object.__setattr__(self, "word_embed_dim", None)  # one way to say that nothing is projected
 
     @property
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
 
     @property
-    def mlp_dim(self) -> int:
-        return self.ffn_dim or 4 * self.embed_dim
-
-    @property
     def word_dim(self) -> int:
+        """Width of the token table."""
         return self.word_embed_dim or self.embed_dim
 
     def num_parameters(self) -> int:
-        """Exact number of parameters; the output layer shares the embedding."""
-        d, f, w = self.embed_dim, self.mlp_dim, self.word_dim
-        layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
-        total = self.vocab_size * w + (self.max_positions + 2) * d + self.num_layers * layer
-        total += 2 * w * d if w != d else 0
-        return total + (2 * d if self.final_norm else 0)
+        """Exact number of parameters; the tied output table counts once."""
+        width, ffn = self.embed_dim, self.ffn_dim
+        attention = 4 * (width * width + width)
+        layer = attention + (width * ffn + ffn) + (ffn * width + width) + 2 * 2 * width
+        tables = self.vocab_size * self.word_dim + (self.max_positions + POSITION_OFFSET) * width
+        projections = 2 * self.word_dim * width if self.word_embed_dim else 0
+        return tables + projections + self.num_layers * layer + (2 * width if self.final_norm else 0)
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Inverse of `to_json`.
+    def from_json(cls, fields: Mapping[str, Any], *, path: str | None = None) -> OPTConfig:
+        """The inverse of `to_json`.
 
         Raises:
-          InputError: an unknown field.
+          InputError: an unknown field or an impossible value; `path` says where it was read.
         """
-        unknown = sorted(set(record) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise InputError("unknown field of a model", field=unknown[0])
-        return cls(**record)
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in fields:
+            if name not in known:
+                raise InputError("no such field of OPTConfig", path=path, field=name)
+        return cls(**fields)
 
-    def dumps(self) -> str:
-        return json.dumps(self.to_json(), indent=2) + "\n"
+
+def _bad(name: str, problem: str) -> InputError:
+    return InputError(problem, field=f"OPTConfig.{name}")

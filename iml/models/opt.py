@@ -1,311 +1,341 @@
-"""The OPT decoder: Flax NNX modules inside, pure functions over a tree of parameters outside."""
+"""OPT: Flax NNX modules inside, pure functions of a plain parameter tree outside.
+
+One `DecoderLayer` is an NNX module; its graph is made once, without arrays, and the layers' parameters are
+stacked and scanned, so that compile time does not grow with depth. Trainer and evaluator see nested dicts of
+arrays. Architecture after transformers' `modeling_opt` and metaseq's decoder (arXiv 2205.01068).
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from iml.models.attention import document_attention, masked_attention
-from iml.models.config import OPTConfig
+from iml.models.attention import check_implementation, document_attention, dropout, masked_attention
+from iml.models.config import POSITION_OFFSET, OPTConfig
 
-#: Nested dicts of arrays.
+#: A nested dict; leaves are arrays, shapes or tuples of axis names.
 Params = dict[str, Any]
-#: Keys and values of all layers: {"key", "value"}, each [layers, batch, length, heads, head_dim].
-Cache = dict[str, Array]
+#: (query, key, value), each [batch, length, heads, head_dim], to the attention's result and something extra.
+Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
-#: OPT's position table begins with two rows that no document uses (fairseq's padding offset).
-POSITION_OFFSET = 2
-_INIT_STD = 0.02
+_LAYER_NORM_EPSILON = 1e-5
 
 
-class Linear(nnx.Module):
-    """y = x W + b, computed in `dtype`."""
+class Cache(NamedTuple):
+    """Keys and values of the tokens decoded so far, in the compute dtype."""
 
-    def __init__(self, inputs: int, outputs: int, config: OPTConfig, rngs: nnx.Rngs, bias: bool = True):
-        shape, dtype = (inputs, outputs), config.param_dtype
-        self.kernel = nnx.Param(_INIT_STD * jax.random.normal(rngs.params(), shape, dtype))
-        self.bias = nnx.Param(jnp.zeros(outputs, dtype)) if bias else None
-        self.dtype = config.dtype
-
-    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
-        y = x @ self.kernel[...].astype(self.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+    keys: Float[Array, "layers batch length heads head_dim"]
+    values: Float[Array, "layers batch length heads head_dim"]
 
 
-class LayerNorm(nnx.Module):
-    """Layer norm in float32, epsilon 1e-5."""
-
-    def __init__(self, dim: int, config: OPTConfig):
-        self.scale = nnx.Param(jnp.ones(dim, config.param_dtype))
-        self.bias = nnx.Param(jnp.zeros(dim, config.param_dtype))
-
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        y = x.astype(jnp.float32)
-        y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-5)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
-
-
-class Attention(nnx.Module):
-    """The four projections of self-attention."""
+class LayerNorm(nnx.LayerNorm):
+    """Layer norm in float32 whatever the compute dtype, which the result is cast back to."""
 
     def __init__(self, config: OPTConfig, rngs: nnx.Rngs):
-        d = config.embed_dim
-        self.q_proj = Linear(d, d, config, rngs)
-        self.k_proj = Linear(d, d, config, rngs)
-        self.v_proj = Linear(d, d, config, rngs)
-        self.out_proj = Linear(d, d, config, rngs)
-        self.heads = config.num_heads
+        super().__init__(
+            config.embed_dim,
+            epsilon=_LAYER_NORM_EPSILON,
+            dtype=jnp.float32,
+            param_dtype=jnp.dtype(config.param_dtype),
+            use_fast_variance=False,
+            rngs=rngs,
+        )
 
-    def project(self, x: Float[Array, "b t d"]) -> tuple[Array, Array, Array]:
-        """Queries, keys and values, each [b, t, h, head_dim]."""
-        shape = (*x.shape[:-1], self.heads, -1)
-        return tuple(proj(x).reshape(shape) for proj in (self.q_proj, self.k_proj, self.v_proj))
+    def __call__(self, x: Array) -> Array:
+        return super().__call__(x).astype(x.dtype)
 
 
-class Layer(nnx.Module):
-    """A decoder layer; `attend` says how queries meet keys, and hands on what the cache keeps."""
+def _linear(config: OPTConfig, inputs: int, outputs: int, rngs: nnx.Rngs, *, std: float, bias: bool = True):
+    return nnx.Linear(
+        inputs,
+        outputs,
+        use_bias=bias,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.dtype(config.param_dtype),
+        kernel_init=nnx.initializers.normal(std),
+        rngs=rngs,
+    )
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention; how the heads attend is the caller's."""
+
+    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, output_std: float):
+        self.num_heads = config.num_heads
+        linear = functools.partial(_linear, config, config.embed_dim, config.embed_dim, rngs)
+        self.q_proj = linear(std=config.init_std)
+        self.k_proj = linear(std=config.init_std)
+        self.v_proj = linear(std=config.init_std)
+        self.out_proj = linear(std=output_std)
+
+    def __call__(self, x: Array, attend: Attend) -> tuple[Array, Any]:
+        heads = (*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
+        query, key, value = (f(x).reshape(heads) for f in (self.q_proj, self.k_proj, self.v_proj))
+        mixed, extra = attend(query, key, value)
+        return self.out_proj(mixed.reshape(x.shape)), extra
+
+
+class DecoderLayer(nnx.Module):
+    """Attention and feed-forward, with layer norms before (`pre_norm`) or after the residual sums."""
 
     def __init__(self, config: OPTConfig, rngs: nnx.Rngs):
-        self.self_attn = Attention(config, rngs)
-        self.self_attn_layer_norm = LayerNorm(config.embed_dim, config)
-        self.fc1 = Linear(config.embed_dim, config.mlp_dim, config, rngs)
-        self.fc2 = Linear(config.mlp_dim, config.embed_dim, config, rngs)
-        self.final_layer_norm = LayerNorm(config.embed_dim, config)
-        self.pre_norm, self.rate = config.pre_norm, config.dropout
+        self.pre_norm, self.dropout = config.pre_norm, config.dropout
+        # What adds to the residual stream starts smaller with depth (arXiv 2205.01068, section 2.2).
+        output_std = config.init_std / (2 * config.num_layers) ** 0.5
+        self.self_attn = SelfAttention(config, rngs, output_std)
+        self.self_attn_layer_norm = LayerNorm(config, rngs)
+        self.fc1 = _linear(config, config.embed_dim, config.ffn_dim, rngs, std=config.init_std)
+        self.fc2 = _linear(config, config.ffn_dim, config.embed_dim, rngs, std=output_std)
+        self.final_layer_norm = LayerNorm(config, rngs)
 
-    def __call__(self, x, attend, keys: tuple[Array, Array] | None = None):
-        keys = keys or (None, None)
-
-        def attention(y):
-            heads, kept = attend(*self.self_attn.project(y))
-            return self.self_attn.out_proj(heads.reshape(y.shape)), kept
-
-        def mlp(y):
-            return self.fc2(jax.nn.relu(self.fc1(y))), None
-
-        x, kept = self._block(x, attention, self.self_attn_layer_norm, keys[0])
-        x, _ = self._block(x, mlp, self.final_layer_norm, keys[1])
-        return x, kept
-
-    def _block(self, x, function, norm, key):
-        y, kept = function(norm(x) if self.pre_norm else x)
-        x = x + dropout(y, self.rate, key)
-        return (x if self.pre_norm else norm(x)), kept
+    def __call__(self, x: Array, attend: Attend, dropout_key: jax.Array | None = None) -> tuple[Array, Any]:
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        mixed, extra = self.self_attn(self.self_attn_layer_norm(x) if self.pre_norm else x, attend)
+        x = x + dropout(mixed, self.dropout, keys[0])
+        x = x if self.pre_norm else self.self_attn_layer_norm(x)
+        hidden = self.fc1(self.final_layer_norm(x) if self.pre_norm else x)
+        x = x + dropout(self.fc2(jax.nn.relu(hidden)), self.dropout, keys[1])
+        return (x if self.pre_norm else self.final_layer_norm(x)), extra
 
 
-class Decoder(nnx.Module):
-    """Embeddings, stacked layers (leading axis: layer) and the final norm."""
+class Ends(nnx.Module):
+    """What stands before and after the layers."""
 
     def __init__(self, config: OPTConfig, rngs: nnx.Rngs):
-        normal = functools.partial(jax.random.normal, dtype=config.param_dtype)
-        w, d = config.word_dim, config.embed_dim
-        self.embed_tokens = nnx.Param(_INIT_STD * normal(rngs.params(), (config.vocab_size, w)))
-        table = (config.max_positions + POSITION_OFFSET, d)
-        self.embed_positions = nnx.Param(_INIT_STD * normal(rngs.params(), table))
-        if w != d:
-            self.project_in = Linear(w, d, config, rngs, bias=False)
-            self.project_out = Linear(d, w, config, rngs, bias=False)
-        stack = nnx.vmap(lambda r: Layer(config, r), in_axes=0, out_axes=0)
-        self.layers = stack(rngs.fork(split=config.num_layers))
+        def table(rows: int, width: int) -> nnx.Embed:
+            return nnx.Embed(
+                rows,
+                width,
+                dtype=jnp.dtype(config.dtype),
+                param_dtype=jnp.dtype(config.param_dtype),
+                embedding_init=nnx.initializers.normal(config.init_std),
+                rngs=rngs,
+            )
+
+        self.embed_tokens = table(config.vocab_size, config.word_dim)
+        self.embed_positions = table(config.max_positions + POSITION_OFFSET, config.embed_dim)
+        if config.word_embed_dim:
+            project = functools.partial(_linear, config, rngs=rngs, std=config.init_std, bias=False)
+            self.project_in = project(config.word_dim, config.embed_dim)
+            self.project_out = project(config.embed_dim, config.word_dim)
         if config.final_norm:
-            self.final_layer_norm = LayerNorm(d, config)
-
-
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-    """Inverted dropout; the identity without a key."""
-    if key is None or rate == 0:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
-
-
-#: Logical axes of the parameters by the end of their path; stacked layers have "layers" in front.
-_AXES = {
-    "embed_tokens": ("vocab", "word_embed"),
-    "embed_positions": ("positions", "embed"),
-    "project_in/kernel": ("word_embed", "embed"),
-    "project_out/kernel": ("embed", "word_embed"),
-    "q_proj/kernel": ("embed", "heads"),
-    "k_proj/kernel": ("embed", "heads"),
-    "v_proj/kernel": ("embed", "heads"),
-    "out_proj/kernel": ("heads", "embed"),
-    "q_proj/bias": ("heads",),
-    "k_proj/bias": ("heads",),
-    "v_proj/bias": ("heads",),
-    "out_proj/bias": ("embed",),
-    "fc1/kernel": ("embed", "mlp"),
-    "fc1/bias": ("mlp",),
-    "fc2/kernel": ("mlp", "embed"),
-    "fc2/bias": ("embed",),
-    "norm/scale": ("embed",),
-    "norm/bias": ("embed",),
-}
+            self.final_layer_norm = LayerNorm(config, rngs)
 
 
 class OPT:
-    """An OPT decoder as pure functions over a tree of parameters.
+    """The model as pure functions of its parameters.
 
     Attributes:
-      config: shape and numerics.
-      attention: the implementation of document attention in use.
+      config: the model's shape.
+
+    Args:
+      config: the model's shape.
+      constrain: applied to the hidden states [batch, length, embed] after the embeddings and after each
+        layer; the place for a sharding constraint.
     """
 
-    def __init__(self, config: OPTConfig, attention: str = "xla"):
-        self.config, self.attention = config, attention
-
-    @functools.cached_property
-    def _abstract(self) -> tuple[Any, Any]:
-        """The decoder's graph and its abstract state."""
-        decoder = nnx.eval_shape(lambda: Decoder(self.config, nnx.Rngs(params=0)))
-        graph, state = nnx.split(decoder, nnx.Param)
-        return graph, state
+    def __init__(self, config: OPTConfig, constrain: Callable[[Array], Array] | None = None):
+        check_implementation(config.attention)
+        self.config = config
+        self._constrain = constrain or (lambda x: x)
+        # Graphs without arrays: merged with parameters they are modules again.
+        self._ends_graph, _ = nnx.split(nnx.eval_shape(lambda: Ends(config, nnx.Rngs(0))))
+        self._layer_graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0))))
 
     def abstract_params(self) -> Params:
-        """The parameters' shapes and dtypes, as a tree of `jax.ShapeDtypeStruct`."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), nnx.to_pure_dict(self._abstract[1])
-        )
+        """The parameters' shapes and dtypes; allocates nothing."""
+        return jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
 
     def logical_axes(self) -> Params:
-        """The logical name of every axis of every parameter, a tree of tuples like the parameters' tree."""
+        """The parameters' axis names, as tuples in the tree of the parameters."""
+        return jax.tree_util.tree_map_with_path(_axes, self.abstract_params())
 
-        def axes(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> tuple[str, ...]:
-            name = "/".join(entry.key for entry in path)
-            ending = next(ending for ending in _AXES if name.replace("layer_norm", "norm").endswith(ending))
-            return (("layers",) if name.startswith("layers/") else ()) + _AXES[ending]
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters: normal weights, zero biases, unit scales."""
+        ends_key, layers_key = jax.random.split(key)
 
-        return jax.tree_util.tree_map_with_path(axes, self.abstract_params())
+        def arrays(module: type[nnx.Module], key: jax.Array) -> Params:
+            return nnx.to_pure_dict(nnx.state(module(self.config, nnx.Rngs(key)), nnx.Param))
 
-    def init(self, key: Array) -> Params:
-        """Random parameters: N(0, 0.02) matrices, zero biases, unit norms."""
-        return nnx.to_pure_dict(nnx.state(Decoder(self.config, nnx.Rngs(params=key)), nnx.Param))
-
-    def hidden(
-        self,
-        params: Params,
-        tokens: Int[Array, "b t"],
-        segment_ids: Int[Array, "b t"],
-        positions: Int[Array, "b t"],
-        *,
-        dropout_key: Array | None = None,
-    ) -> Float[Array, "b t w"]:
-        """What the output embedding is multiplied with, in the compute dtype.
-
-        Args:
-          segment_ids: document of each token, from 1; 0 is padding.
-          positions: place of each token in its document, from 0.
-          dropout_key: turns dropout on.
-        """
-
-        def attend(key: Array | None, _: Any):
-            def run(q, k, v):
-                options = {"dropout_rate": self.config.attention_dropout, "dropout_key": key}
-                heads = document_attention(q, k, v, segment_ids, implementation=self.attention, **options)
-                return heads, None
-
-            return run
-
-        return self._forward(params, tokens, positions, attend, None, dropout_key)[0]
-
-    def logits(self, params: Params, hidden: Float[Array, "*b w"]) -> Float[Array, "*b v"]:
-        """Logits in float32; the output embedding is the input embedding."""
-        table = params["embed_tokens"].astype(self.config.dtype)
-        return jnp.einsum("...w,vw->...v", hidden, table, preferred_element_type=jnp.float32)
+        layer_keys = jax.random.split(layers_key, self.config.num_layers)
+        layers = jax.vmap(functools.partial(arrays, DecoderLayer))(layer_keys)
+        return {**arrays(Ends, ends_key), "layers": layers}
 
     def apply(
         self,
         params: Params,
-        tokens: Int[Array, "b t"],
-        segment_ids: Int[Array, "b t"],
-        positions: Int[Array, "b t"],
+        tokens: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
         *,
-        dropout_key: Array | None = None,
-    ) -> Float[Array, "b t v"]:
-        """Logits of the token after each position; see `hidden`."""
-        hidden = self.hidden(params, tokens, segment_ids, positions, dropout_key=dropout_key)
-        return self.logits(params, hidden)
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "batch length vocab"]:
+        """Next-token logits, float32; see `hidden`."""
+        return self.logits(
+            params, self.hidden(params, tokens, segment_ids, positions, dropout_key=dropout_key)
+        )
+
+    def hidden(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> Float[Array, "batch length word_embed"]:
+        """The states that the logits are made of.
+
+        Args:
+          params: as `init` gives them.
+          tokens: ids below `vocab_size`; an id outside makes the result NaN.
+          segment_ids: the document of each position, from 1; 0 is padding.
+          positions: position within the document, from 0; one of `max_positions` or more gives NaN.
+          dropout_key: deterministic without one.
+        """
+        config = self.config
+        keys = None if dropout_key is None else jax.random.split(dropout_key, config.num_layers + 1)
+        ends = self._ends(params)
+        x = self._embed(ends, tokens, positions)
+        if keys is not None and config.embed_dropout:
+            x = dropout(x, config.dropout, keys[-1])
+
+        def body(x: Array, scanned: tuple[Params, jax.Array | None]) -> tuple[Array, None]:
+            layer_params, key = scanned
+            layer_key, attention_key = (None, None) if key is None else jax.random.split(key)
+
+            def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
+                mixed = document_attention(
+                    query,
+                    key,
+                    value,
+                    segment_ids,
+                    implementation=config.attention,
+                    dropout_rate=config.attention_dropout,
+                    dropout_key=attention_key,
+                )
+                return mixed, None
+
+            x, _ = self._layer(layer_params)(x, attend, layer_key)
+            return self._constrain(x), None
+
+        if config.remat != "none":
+            policy = None
+            if config.remat == "dots":
+                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+            body = jax.checkpoint(body, policy=policy, prevent_cse=False)  # a scan keeps the copies apart
+        x, _ = jax.lax.scan(body, x, (params["layers"], None if keys is None else keys[:-1]))
+        return self._leave(ends, x)
+
+    def logits(
+        self, params: Params, hidden: Float[Array, "*batch word_embed"]
+    ) -> Float[Array, "*batch vocab"]:
+        """Scores of the next token by the tied token table, float32."""
+        table = params["embed_tokens"]["embedding"].astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
 
     def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for sequences of up to `length` tokens."""
+        """An empty cache for `length` tokens a row."""
         config = self.config
         shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
-        return {name: jnp.zeros(shape, config.dtype) for name in ("key", "value")}
+        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
     def decode(
         self,
         params: Params,
-        tokens: Int[Array, "b t"],
-        positions: Int[Array, "b t"],
+        tokens: Int[Array, "batch steps"],
+        positions: Int[Array, "batch steps"],
         cache: Cache,
         *,
-        start: Int[Array, ""] | int,
-        key_mask: Bool[Array, "b s"],
-    ) -> tuple[Float[Array, "b t v"], Cache]:
-        """Logits of tokens that follow those in the cache, and the cache with them in it.
+        start: int | Int[Array, ""],
+        key_mask: Bool[Array, "batch length"],
+    ) -> tuple[Float[Array, "batch steps vocab"], Cache]:
+        """Logits of a few more tokens of one document a row, and the cache with them in it.
+
+        Prompts are padded on the left, so that all rows are as long: prefill with `steps` the padded
+        prompt's length and `start` 0, then one token a call.
 
         Args:
-          tokens: a whole prompt, padded on the left, or one token a row.
-          positions: place of each token in its document; padding may have any.
-          start: slot of the cache for the first of the tokens.
-          key_mask: slots that hold tokens, those of this call included; padding is False.
+          params: as `init` gives them.
+          tokens: the new tokens.
+          positions: their positions within the document; any valid one for padding.
+          cache: from `init_cache` or the call before.
+          start: where in the cache the new tokens go; `start + steps` is at most its length.
+          key_mask: which places of the cache hold real tokens, now or later; places after the query are
+            never seen, so True there is harmless.
         """
-        length, slots = tokens.shape[1], cache["key"].shape[2]
-        causal = jnp.arange(slots) <= start + jnp.arange(length)[:, None]
-        mask = causal & key_mask[:, None, :]
+        steps, length = tokens.shape[1], cache.keys.shape[2]
+        seen = jnp.arange(length)[None, :] <= (start + jnp.arange(steps))[:, None]
+        mask = key_mask[:, None, :] & seen[None]
+        ends = self._ends(params)
+        x = self._embed(ends, tokens, positions)
 
-        def attend(_: Any, layer_cache: Cache):
-            def run(q, k, v):
-                kept = {
-                    name: jax.lax.dynamic_update_slice_in_dim(layer_cache[name], new, start, axis=1)
-                    for name, new in (("key", k), ("value", v))
-                }
-                return masked_attention(q, kept["key"], kept["value"], mask), kept
+        def body(
+            carry: tuple[Array, Cache], scanned: tuple[Params, Array]
+        ) -> tuple[tuple[Array, Cache], None]:
+            (x, cache), (layer_params, number) = carry, scanned
 
-            return run
+            def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
+                place = (number, 0, start, 0, 0)
+                grown = Cache(
+                    jax.lax.dynamic_update_slice(cache.keys, key[None], place),
+                    jax.lax.dynamic_update_slice(cache.values, value[None], place),
+                )
+                return masked_attention(query, grown.keys[number], grown.values[number], mask), grown
 
-        hidden, cache = self._forward(params, tokens, positions, attend, cache, None)
-        return self.logits(params, hidden), cache
+            x, grown = self._layer(layer_params)(x, attend)
+            return (self._constrain(x), grown), None
 
-    def _forward(self, params, tokens, positions, attend, cache, dropout_key):
-        """Embeddings, all layers, final norm. `attend(key, layer_cache)` gives a layer its attention."""
-        config = self.config
-        graph, state = self._abstract
-        # The state and the pure dict hold the same leaves in the same order, sorted by name.
-        state = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(params))
-        decoder: Decoder = nnx.merge(graph, state)
-        embed_key, layers_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        numbers = jnp.arange(self.config.num_layers)
+        (x, cache), _ = jax.lax.scan(body, (x, cache), (params["layers"], numbers))
+        return self.logits(params, self._leave(ends, x)), cache
 
-        x = decoder.embed_tokens[...][tokens].astype(config.dtype)
-        if config.word_dim != config.embed_dim:
-            x = decoder.project_in(x)
-        x = x + decoder.embed_positions[...][positions + POSITION_OFFSET].astype(config.dtype)
-        if config.embed_dropout:
-            x = dropout(x, config.dropout, embed_key)
+    def _ends(self, params: Params) -> Ends:
+        return nnx.merge(self._ends_graph, _state({k: v for k, v in params.items() if k != "layers"}))
 
-        layer_graph, layers = nnx.split(decoder.layers)
-        keys = None if layers_key is None else jax.random.split(layers_key, (config.num_layers, 3))
+    def _layer(self, params: Params) -> DecoderLayer:
+        return nnx.merge(self._layer_graph, _state(params))
 
-        def step(x, scanned):
-            layer_state, layer_cache, layer_keys = scanned
-            layer: Layer = nnx.merge(layer_graph, layer_state)
-            one, two, three = (None, None, None) if layer_keys is None else layer_keys
-            return layer(x, attend(three, layer_cache), (one, two))
+    def _embed(self, ends: Ends, tokens: Array, positions: Array) -> Array:
+        dtype = jnp.dtype(self.config.dtype)
+        # `take` fills with NaN where an index is outside: a wrong vocabulary is noticed at once.
+        x = jnp.take(ends.embed_tokens.embedding[...], tokens, axis=0).astype(dtype)
+        if self.config.word_embed_dim:
+            x = ends.project_in(x)
+        places = jnp.take(ends.embed_positions.embedding[...], positions + POSITION_OFFSET, axis=0)
+        return self._constrain(x + places.astype(dtype))
 
-        x, cache = jax.lax.scan(_remat(step, config.remat), x, (layers, cache, keys))
-        if config.final_norm:
-            x = decoder.final_layer_norm(x)
-        if config.word_dim != config.embed_dim:
-            x = decoder.project_out(x)
-        return x, cache
+    def _leave(self, ends: Ends, x: Array) -> Array:
+        x = ends.final_layer_norm(x) if self.config.final_norm else x
+        return ends.project_out(x) if self.config.word_embed_dim else x
 
 
-def _remat(function, policy: str):
-    if policy == "none":
-        return function
-    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
-    return jax.checkpoint(function, policy=kept, prevent_cse=False)
+def _state(params: Params) -> nnx.State:
+    return nnx.State(jax.tree.map(nnx.Param, params))
+
+
+#: Axis names of the kernels and tables; heads and head size share one axis, as do their biases.
+_AXES = {
+    ("embed_tokens", "embedding"): ("vocab", "word_embed"),
+    ("embed_positions", "embedding"): ("positions", "embed"),
+    ("project_in", "kernel"): ("word_embed", "embed"),
+    ("project_out", "kernel"): ("embed", "word_embed"),
+    **{(name, "kernel"): ("embed", "heads") for name in ("q_proj", "k_proj", "v_proj")},
+    **{(name, "bias"): ("heads",) for name in ("q_proj", "k_proj", "v_proj")},
+    ("out_proj", "kernel"): ("heads", "embed"),
+    ("fc1", "kernel"): ("embed", "mlp"),
+    ("fc1", "bias"): ("mlp",),
+    ("fc2", "kernel"): ("mlp", "embed"),
+}
+
+
+def _axes(path: tuple[jax.tree_util.DictKey, ...], _: Any) -> tuple[str, ...]:
+    names = tuple(part.key for part in path)
+    axes = _AXES.get(names[-2:], ("embed",))  # layer norms and the other biases
+    return ("layers", *axes) if names[0] == "layers" else axes
