@@ -1,0 +1,62 @@
+"""What is evaluated: which tasks at which levels, with how many shots, and how candidates are scored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from iml.bench.levels import LEVELS
+from iml.data.prompts import PromptFormat
+from iml.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """An evaluation.
+
+    Attributes:
+      name: what reports call it.
+      tasks: patterns of the task names to take.
+      levels: the generalisation levels to take.
+      split: "validation" or "test"; a task that lacks the one is evaluated on the other.
+      shots: numbers of demonstrations, each evaluated on its own.
+      max_prompts_per_task: rows drawn of a larger split; None for all (paper, section 2.3: 250).
+      format: how examples become prompts.
+      scorers: by what candidates are ranked: "sum", "mean", "char", "unconditional"; reported side by side.
+      with_eos: whether the end of the document counts as part of a candidate; both may be given.
+      primary_scorer: the one whose choice is the prediction; "_eos" is added to its name where it counts EOS.
+      max_new_tokens: longest generated answer (paper, section 4.1: 256).
+      split_scheme: name or path of the scheme that gives tasks their levels.
+    """
+
+    name: str = "validation"
+    tasks: Sequence[str] = ("*",)
+    levels: Sequence[str] = LEVELS
+    split: str = "validation"
+    shots: Sequence[int] = (0, 5)
+    max_prompts_per_task: int | None = 250
+    format: PromptFormat = PromptFormat()  # noqa: RUF009 (frozen)
+    scorers: Sequence[str] = ("sum", "mean", "char", "unconditional")
+    with_eos: Sequence[bool] = (True, False)
+    primary_scorer: str = "sum_eos"
+    max_new_tokens: int = 256
+    split_scheme: str = "opt_iml"
+
+    def __post_init__(self):
+        for name in ("tasks", "levels", "shots", "scorers", "with_eos"):
+            value = tuple(getattr(self, name))
+            if not value:
+                raise InputError("needs at least one entry", field=f"Suite.{name}")
+            object.__setattr__(self, name, value)
+        if self.split not in ("validation", "test"):
+            raise InputError(f"must be validation or test, not {self.split!r}", field="Suite.split")
+        for level in self.levels:
+            if level not in LEVELS:
+                remedy = f"Known: {', '.join(LEVELS)}"
+                raise InputError(f"unknown level {level!r}", field="Suite.levels", remedy=remedy)
+        if min(self.shots) < 0:
+            raise InputError("must not be negative", field="Suite.shots")
+        for name in ("max_prompts_per_task", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"must be at least 1, not {value}", field=f"Suite.{name}")
