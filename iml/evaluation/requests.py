@@ -1,0 +1,134 @@
+"""What a model is asked: one request for each row, number of shots and task that a suite names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Literal
+
+from iml.bench.levels import load_split_scheme
+from iml.data.prompts import Prompt, render_request
+from iml.data.random import Draws, permute
+from iml.data.store import ExampleStore, TaskEntry
+from iml.errors import InputError
+
+if TYPE_CHECKING:
+    from iml.evaluation.suites import Suite
+
+#: Splits that may be evaluated; where a task lacks the one asked for, the other is taken.
+SPLITS = ("validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to score or to generate.
+
+    Attributes:
+      task: name of the task.
+      split: split of the row.
+      row: row of the split.
+      uid: uid of its example.
+      prompt: what the model reads, and how that came about.
+      references: every right answer.
+      candidates: the answers to choose between; () for generation.
+      kind: "rank" or "generate".
+      shots: demonstrations asked for; `prompt.provenance["shots"]` says how many there were.
+    """
+
+    task: str
+    split: str
+    row: int
+    uid: str
+    prompt: Prompt
+    references: tuple[str, ...]
+    candidates: tuple[str, ...]
+    kind: Literal["rank", "generate"]
+    shots: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selected:
+    """A task of a suite: its level, the split that is evaluated, and which of its rows."""
+
+    task: str
+    level: str
+    split: str
+    rows: tuple[int, ...]
+
+
+def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
+    """The tasks of a suite, by name, in order.
+
+    A task is taken if its name matches one of `suite.tasks`, its level is asked for and it has a validation
+    or test split. Of a split larger than `suite.max_prompts_per_task` rows are drawn, the same for every
+    number of shots and every model.
+
+    Raises:
+      InputError: no task is left.
+    """
+    scheme = load_split_scheme(suite.split_scheme)
+    selected = {}
+    for name, entry in sorted(store.tasks.items()):
+        if not any(fnmatchcase(name, pattern) for pattern in suite.tasks):
+            continue
+        level, split = scheme.level(entry.card), choose_split(entry, suite.split)
+        if level in suite.levels and split is not None:
+            rows = choose_rows(entry.splits[split].rows, suite.max_prompts_per_task, Draws(seed, name))
+            selected[name] = Selected(name, level, split, rows)
+    if not selected:
+        raise InputError(
+            f"none of the store's {len(store.tasks)} tasks fits",
+            field="Suite.tasks",
+            remedy=f"It asks for {', '.join(suite.tasks)} at the levels {', '.join(suite.levels)}",
+        )
+    return selected
+
+
+def choose_split(entry: TaskEntry, wanted: str) -> str | None:
+    """The split asked for, or the other of validation and test, or None."""
+    options = (wanted, *SPLITS)
+    return next((split for split in options if split in entry.splits and entry.splits[split].rows), None)
+
+
+def choose_rows(rows: int, most: int | None, draws: Draws) -> tuple[int, ...]:
+    """All rows, or `most` of them drawn without replacement, in ascending order."""
+    if most is None or rows <= most:
+        return tuple(range(rows))
+    return tuple(sorted(permute(range(most), rows, draws.key("rows")).tolist()))
+
+
+def make_requests(store: ExampleStore, selected: Selected, suite: Suite, seed: int) -> list[Request]:
+    """All requests of a task, for one number of shots after the other.
+
+    A row is ranked if it has candidates and accuracy is among its task's metrics, else its answer is
+    generated.
+    """
+    metrics = store.tasks[selected.task].card.metrics
+    examples = store.read_many(selected.task, selected.split, selected.rows)
+    requests = []
+    for shots in suite.shots:
+        for row, example in zip(selected.rows, examples, strict=True):
+            prompt = render_request(
+                store, selected.task, selected.split, row, suite.format, shots=shots, seed=seed
+            )
+            ranked = bool(example.candidates) and "accuracy" in metrics
+            requests.append(
+                Request(
+                    selected.task,
+                    selected.split,
+                    row,
+                    example.uid,
+                    prompt,
+                    example.references,
+                    example.candidates if ranked else (),
+                    "rank" if ranked else "generate",
+                    shots,
+                )
+            )
+    return requests
+
+
+def count_requests(selected: Mapping[str, Selected], suite: Suite) -> int:
+    """Requests of all tasks together."""
+    return sum(len(task.rows) for task in selected.values()) * len(suite.shots)
