@@ -1,0 +1,268 @@
+import dataclasses
+import pathlib
+import re
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from iml import configuration
+from iml.errors import InputError
+from iml.models.attention import document_attention
+from iml.models.config import OPTConfig
+from iml.models.losses import target_loss, token_nll
+from iml.models.opt import OPT
+from tests.models.peers import KINDS
+
+LENGTH = 24
+#: OPT's parameter counts; each equals that of transformers' OPTForCausalLM (test below).
+COUNTS = {
+    "125m": 125_239_296,
+    "350m": 331_196_416,
+    "1.3b": 1_315_758_080,
+    "2.7b": 2_651_596_800,
+    "6.7b": 6_658_473_984,
+    "13b": 12_853_473_280,
+    "30b": 29_974_540_288,
+    "66b": 65_718_484_992,
+    "175b": 174_604_259_328,
+}
+
+
+def _gin_config(size: str) -> OPTConfig:
+    def take(model: OPTConfig) -> OPTConfig:
+        return model
+
+    bindings = ("take.model = @OPTConfig()",)
+    return configuration.configure(take, (OPTConfig,), (f"models/opt_{size}.gin",), bindings)()
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def model(request):
+    opt = OPT(KINDS[request.param])
+    params = opt.init(jax.random.key(0))
+    # Biases and scales away from 0 and 1, weights large enough for sharp attention.
+    noise = iter(jax.random.split(jax.random.key(1), 64))
+    return opt, jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(noise), leaf.shape), params)
+
+
+def _pack(documents, rows, length=LENGTH):
+    """Batch of documents laid out by `rows`, lists of document numbers; and where each document went."""
+    tokens = np.ones((len(rows), length), np.int32)
+    segments, positions, places = np.zeros_like(tokens), np.zeros_like(tokens), {}
+    for row, numbers in enumerate(rows):
+        start = 0
+        for segment, number in enumerate(numbers, 1):
+            end = start + len(documents[number])
+            tokens[row, start:end] = documents[number]
+            segments[row, start:end] = segment
+            positions[row, start:end] = np.arange(end - start)
+            places[number] = (row, slice(start, end))
+            start = end
+    return (tokens, segments, positions), places
+
+
+@pytest.mark.parametrize("size", COUNTS)
+def test_sizes_have_the_parameters_of_opt(size):
+    config = _gin_config(size)
+    assert config.num_parameters() == COUNTS[size]
+    leaves = jax.tree.leaves(OPT(config).abstract_params())
+    assert sum(leaf.size for leaf in leaves) == COUNTS[size]
+
+
+def test_counts_equal_those_of_transformers():
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    for size in COUNTS:
+        config = _gin_config(size)
+        theirs = transformers.OPTConfig(
+            hidden_size=config.embed_dim,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            ffn_dim=config.ffn_dim,
+            word_embed_proj_dim=config.word_dim,
+            do_layer_norm_before=config.pre_norm,
+        )
+        with torch.device("meta"):
+            model = transformers.OPTForCausalLM(theirs)
+        assert sum(parameter.numel() for parameter in model.parameters()) == COUNTS[size], size
+
+
+def test_logical_axes_name_every_dimension(model):
+    opt, params = model
+    is_axes = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
+    axes = jax.tree.leaves(opt.logical_axes(), is_leaf=is_axes)
+    assert [len(names) for names in axes] == [leaf.ndim for leaf in jax.tree.leaves(params)]
+    abstract = opt.abstract_params()
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), abstract) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), params
+    )
+
+
+@hypothesis.settings(
+    max_examples=8, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.data())
+def test_packed_rows_give_the_logits_and_gradients_of_single_documents(model, data):
+    """The acceptance test of metaseq's pull request 104, on random packings."""
+    opt, params = model
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=4, max_size=4))
+    order = data.draw(st.permutations(range(4)))
+    random = np.random.default_rng(sum(lengths))
+    documents = [random.integers(0, opt.config.vocab_size, length) for length in lengths]
+    packed, places = _pack(documents, [order[:2], order[2:], [], []])
+    single, single_places = _pack(documents, [[0], [1], [2], [3]])
+
+    @jax.jit
+    def loss(params, tokens, segments, positions):
+        logits = opt.apply(params, tokens, segments, positions)
+        # Tokens are their own targets: any fixed function of each document's logits will do.
+        total, count = target_loss(logits, tokens, segments > 0)
+        return total / count, logits
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (packed_loss, packed_logits), packed_grads = step(params, *packed)
+    (single_loss, single_logits), single_grads = step(params, *single)
+    assert abs(packed_loss - single_loss) < 1e-5
+    for number in range(4):
+        np.testing.assert_allclose(
+            packed_logits[places[number]], single_logits[single_places[number]], rtol=1e-5, atol=1e-5
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), packed_grads, single_grads
+    )
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((packed_grads, packed_logits)))
+
+
+def test_a_poisoned_neighbour_changes_nothing(model):
+    opt, params = model
+    documents = [np.arange(5, 11), np.arange(20, 27), np.arange(40, 46)]
+    batch, places = _pack(documents, [[0, 1, 2]])
+    documents[1] = documents[1][::-1] + 30
+    poisoned, _ = _pack(documents, [[0, 1, 2]])
+    poisoned[0][0, 19:] = 7  # padding too
+    apply = jax.jit(opt.apply)
+    before, after = apply(params, *batch), apply(params, *poisoned)
+    for number in (0, 2):
+        np.testing.assert_array_equal(before[places[number]], after[places[number]])
+    assert abs(before[places[1]] - after[places[1]]).max() > 1e-2
+    assert np.isfinite(after).all()
+
+
+def test_cached_decoding_equals_the_full_forward(model):
+    opt, params = model
+    documents = [np.arange(5, 14), np.arange(30, 36)]
+    batch, places = _pack(documents, [[0], [1]])
+    full = opt.apply(params, *batch)
+    longest, prompt = 9, 4
+    # Padded on the left: both rows end at the same place.
+    tokens, mask = np.ones((2, longest), np.int32), np.ones((2, longest + 3), bool)
+    positions = np.zeros((2, longest), np.int32)
+    for row, document in enumerate(documents):
+        tokens[row, longest - len(document) :] = document
+        positions[row, longest - len(document) :] = np.arange(len(document))
+        mask[row, : longest - len(document)] = False
+    decode = jax.jit(opt.decode)
+    cache = opt.init_cache(2, longest + 3)
+    logits, cache = decode(params, tokens[:, :prompt], positions[:, :prompt], cache, start=0, key_mask=mask)
+    collected = [logits]
+    for step in range(prompt, longest):
+        now = slice(step, step + 1)
+        logits, cache = decode(params, tokens[:, now], positions[:, now], cache, start=step, key_mask=mask)
+        collected.append(logits)
+    decoded = np.concatenate(collected, axis=1)
+    assert np.isfinite(decoded).all()
+    for row, document in enumerate(documents):
+        expected = full[places[row]]
+        np.testing.assert_allclose(decoded[row, longest - len(document) :], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_recomputing_changes_no_gradient(remat):
+    config = dataclasses.replace(KINDS["pre_norm"], attention_dropout=0.1)
+    params = OPT(config).init(jax.random.key(0))
+    batch, _ = _pack([np.arange(9)], [[0]])
+
+    def gradient(config):
+        opt = OPT(config)
+        key = jax.random.key(3)
+        return jax.jit(jax.grad(lambda p: target_loss(opt.apply(p, *batch, dropout_key=key), *batch[:2])[0]))(
+            params
+        )
+
+    expected, found = gradient(config), gradient(dataclasses.replace(config, remat=remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), expected, found)
+
+
+def test_dropout_needs_a_key_and_differs_by_layer_and_place():
+    config = dataclasses.replace(KINDS["pre_norm"], dropout=0.5)
+    opt = OPT(config)
+    params = opt.init(jax.random.key(0))
+    batch, _ = _pack([np.arange(9)], [[0]])
+    plain = opt.apply(params, *batch)
+    one, again, other = (opt.apply(params, *batch, dropout_key=jax.random.key(n)) for n in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert abs(one - other).max() > 1e-3 < abs(one - plain).max()
+    np.testing.assert_array_equal(plain, opt.apply(params, *batch))
+
+
+def test_compile_does_not_grow_with_depth():
+    def lines(layers):
+        opt = OPT(dataclasses.replace(KINDS["pre_norm"], num_layers=layers))
+        ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+        return len(jax.jit(opt.apply).lower(opt.abstract_params(), ids, ids, ids).as_text().splitlines())
+
+    assert lines(2) == lines(40)
+
+
+def test_bfloat16_keeps_the_logits_float32():
+    opt = OPT(dataclasses.replace(KINDS["pre_norm"], dtype="bfloat16"))
+    params = opt.init(jax.random.key(0))
+    batch, _ = _pack([np.arange(9)], [[0]])
+    logits = opt.apply(params, *batch)
+    exact = OPT(KINDS["pre_norm"]).apply(params, *batch)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, exact, atol=0.05)
+
+
+def test_an_id_outside_the_vocabulary_is_noticed():
+    opt = OPT(KINDS["pre_norm"])
+    batch, _ = _pack([np.array([5, opt.config.vocab_size])], [[0]])
+    assert np.isnan(opt.apply(opt.init(jax.random.key(0)), *batch)[0, 1]).all()
+
+
+def test_loss_counts_targets_only():
+    logits = jax.random.normal(jax.random.key(0), (2, 5, 7))
+    targets = jnp.arange(10).reshape(2, 5) % 7
+    weights = jnp.array([[1.0, 0, 1, 0, 0], [0, 0, 0, 0, 1]])
+    expected = -jax.nn.log_softmax(logits)[jnp.arange(2)[:, None], jnp.arange(5), targets]
+    np.testing.assert_allclose(token_nll(logits, targets), expected, rtol=1e-5)
+    spoiled = logits.at[0, 1].set(jnp.nan)  # a position that is no target
+    total, count = target_loss(spoiled, targets, weights)
+    np.testing.assert_allclose(total, (expected * weights).sum(), rtol=1e-5)
+    assert count == 3
+
+
+def test_unknown_attention_is_refused():
+    query = jnp.zeros((1, 4, 2, 8))
+    with pytest.raises(InputError, match="unknown attention 'flash'"):
+        document_attention(query, query, query, jnp.ones((1, 4), int), implementation="flash")
+    with pytest.raises(InputError, match="xla"):
+        OPT(dataclasses.replace(KINDS["pre_norm"], attention="flash"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_heads", 5), ("dropout", 1.0), ("remat", "some"), ("dtype", "int8"), ("ffn_dim", 0)],
+)
+def test_impossible_configurations_are_refused(field, value):
+    with pytest.raises(InputError, match=re.escape(f"OPTConfig.{field}")):
+        dataclasses.replace(KINDS["pre_norm"], **{field: value})
+
+
+def test_every_size_has_a_gin_file():
+    folder = pathlib.Path(configuration.CONFIG_DIR) / "models"
+    assert {f"opt_{size}.gin" for size in (*COUNTS, "tiny")} <= {path.name for path in folder.iterdir()}
