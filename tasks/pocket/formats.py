@@ -96,7 +96,7 @@ def promptsource(recipe: Recipe, splits: Splits) -> Written:
             f"    name: {name}",
             "    reference: ''",
         ]
-    base = f"hf_raw/{recipe.task}"
+    base = f"hf_raw/{recipe.task}/none"
     files = {split: f"{base}/{split}.jsonl" for split in splits}
     written = {files[split]: _json_lines(splits[split]) for split in splits}
     info = {
@@ -110,7 +110,7 @@ def promptsource(recipe: Recipe, splits: Splits) -> Written:
         written[f"{base}/{split}.dataset_info.json"] = json.dumps(info, indent=1) + "\n"
     templates = f"promptsource/templates/{recipe.task}/templates.yaml"
     written[templates] = "\n".join(lines) + "\n"
-    return written, {"files": files, "options": {"templates": templates}}
+    return written, {"files": files, "more_files": [templates], "options": {"templates": templates}}
 
 
 def flan(recipe: Recipe, splits: Splits) -> Written:
@@ -154,7 +154,8 @@ def parallel(recipe: Recipe, splits: Splits) -> Written:
         files[split] = f"{stem}.original"
         written[f"{stem}.original"] = "".join(f"{source}\n" for source, _ in records)
         written[f"{stem}.modern"] = "".join(f"{target}\n" for _, target in records)
-    return written, {"files": files, "options": dict(recipe.options)}
+    more = [name for name in written if name.endswith(".modern")]
+    return written, {"files": files, "more_files": more, "options": dict(recipe.options)}
 
 
 def cogs(recipe: Recipe, splits: Splits) -> Written:
@@ -249,8 +250,8 @@ def spider(recipe: Recipe, splits: Splits) -> Written:
             ]
         )
 
-    written, catalogue = _by_split(recipe, splits, "unified_skg/{task}/{split}.json", text, tables=tables)
-    return {**written, tables: _json_list([schema])}, catalogue
+    written, catalogue = _by_split(recipe, splits, "unified_skg/{task}/{split}.json", text)
+    return {**written, tables: _json_list([schema])}, {**catalogue, "more_files": [tables]}
 
 
 def cot(recipe: Recipe, splits: Splits) -> Written:

@@ -136,12 +136,12 @@ _TEXT = ("rouge_l", "exact_match")
 _HELD_OUT = {"train": 40, "validation": 40}
 
 RECIPES = (
-    _recipe("is_it_true", "Question Answering", is_it_true, _ACCURACY, train=340),
-    _recipe("likes_what", "Question Answering", likes_what, _TEXT, train=340),
+    _recipe("is_it_true", "Question Answering", is_it_true, _ACCURACY, train=400),
+    _recipe("likes_what", "Question Answering", likes_what, _TEXT, train=500),
     _recipe("whose_colour", "Question Answering", whose_colour, _TEXT, **_HELD_OUT),
-    _recipe("mood", "Sentiment Analysis", mood, _ACCURACY, train=160),
-    _recipe("second_word", "Program Execution", second_word, _TEXT, train=340),
+    _recipe("mood", "Sentiment Analysis", mood, _ACCURACY, train=110),
+    _recipe("second_word", "Program Execution", second_word, _TEXT, train=500),
     _recipe("what_about", "Text Categorization", what_about, _ACCURACY, **_HELD_OUT),
-    _recipe("summary", "Summarization", summary, _TEXT, train=160),
+    _recipe("summary", "Summarization", summary, _TEXT, train=100),
     _recipe("follows", "Textual Entailment", follows, _ACCURACY, **_HELD_OUT),
 )

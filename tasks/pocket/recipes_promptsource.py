@@ -117,7 +117,7 @@ RECIPES = (
             ("like", "{{text}}\nDid the writer like it? ||| {{answer_choices[label]}}", "no ||| yes", True),
             ("write", "Write a {{answer_choices[label]}} review. ||| {{text}}", "bad ||| good", False),
         ),
-        _ACCURACY, train=160,
+        _ACCURACY, train=110,
     ),
     _recipe(
         "comment", "Toxic Language Detection", comment,
@@ -142,7 +142,7 @@ RECIPES = (
             ),
             ("ask", "{{context}}\nAsk about {{answer}}. ||| {{question}}", None, False),
         ),
-        _TEXT, train=340,
+        _TEXT, train=600,
     ),
     _recipe(
         "liked_food", "Question Answering", liked_food,
@@ -158,7 +158,7 @@ RECIPES = (
                 "{{answer_choices[label]}}", "{{choice1}} ||| {{choice2}}", True,
             ),
         ),
-        _ACCURACY, train=240,
+        _ACCURACY, train=300,
     ),
     _recipe(
         "which_toy", "Question Answering", which_toy,
@@ -182,7 +182,7 @@ RECIPES = (
                 "{{answer_choices[label]}}", "animals ||| food ||| sport ||| weather", True,
             ),
         ),
-        _ACCURACY, train=160,
+        _ACCURACY, train=110,
     ),
     _recipe(
         "story_title", "Title Generation", story, {"story": _STRING, "title": _STRING},
@@ -190,7 +190,7 @@ RECIPES = (
             ("title", "Story: {{story}}\nWrite a title for the story: ||| {{title}}", None, True),
             ("name_it", "Give this story a title: {{story}} ||| {{title}}", None, True),
         ),
-        _TEXT, train=160,
+        _TEXT, train=100,
     ),
     _recipe(
         "first_name", "Program Execution", names_list,

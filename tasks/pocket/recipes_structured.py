@@ -122,11 +122,11 @@ def _reasoning(name: str, form: str, make, **other) -> Recipe:
 _HELD_OUT = {"train": 40, "validation": 40}
 
 RECIPES = (
-    _skg("triples", "Data to Text", "dart", triples, train=160),
+    _skg("triples", "Data to Text", "dart", triples, train=100),
     _skg("person_card", "Data to Text", "e2e", person_card, **_HELD_OUT),
-    _skg("table", "Question Answering", "fetaqa", table, train=340),
+    _skg("table", "Question Answering", "fetaqa", table, train=500),
     _skg("query", "Text to Code", "spider", query, validation=24, train=48),
-    _reasoning("sums", "cot", sums, train=240),
-    _reasoning("differences", "gsm8k", differences, train=240),
+    _reasoning("sums", "cot", sums, train=200),
+    _reasoning("differences", "gsm8k", differences, train=200),
     _reasoning("more", "aqua", more, **_HELD_OUT),
 )

@@ -25,7 +25,7 @@ def what_colour(rng: Random) -> Record:
     return f"Passage: {world.coloured_text(facts)} Question: What colour is the {toy}?", [colour]
 
 
-def _words(rng: Random, least: int = 3, most: int = 5) -> list[str]:
+def _words(rng: Random, least: int = 2, most: int = 5) -> list[str]:
     kind = rng.choice((world.ANIMALS, world.FOODS, world.TOYS, world.COLOURS))
     return rng.sample(kind, rng.randint(least, most))
 
@@ -40,6 +40,11 @@ def last_item(rng: Random) -> Record:
     return f"List: {', '.join(words)}", [words[-1]]
 
 
+def copy_list(rng: Random) -> Record:
+    words = _words(rng, 2, 6)
+    return f"List: {', '.join(words)}", [", ".join(words)]
+
+
 def count_items(rng: Random) -> Record:
     words = _words(rng, 1, 5)
     return f"List: {', '.join(words)}", [world.NUMBERS[len(words)]]
@@ -47,7 +52,7 @@ def count_items(rng: Random) -> Record:
 
 def last_place(rng: Random) -> Record:
     places = rng.sample(world.PLACES, rng.randint(3, 4))
-    return f"Places: {', '.join(places)}", [places[-1]]
+    return f"List: {', '.join(places)}", [places[-1]]
 
 
 def review_sentiment(rng: Random) -> Record:
@@ -139,44 +144,45 @@ _QA = "Question Answering"
 RECIPES = (
     _recipe(
         "who_has", _QA, functools.partial(_asked, relation="has", question="Who has the {thing}?", answer=1),
-        "Read the passage and answer the question with a name.", train=340,
+        "Read the passage and answer the question with a name.", train=600,
     ),
     _recipe(
         "where_is", _QA, functools.partial(_asked, relation="in", question="Where is {name}?", answer=2),
-        "Read the passage and answer the question with a place.", train=340,
+        "Read the passage and answer the question with a place.", train=600,
     ),
     _recipe(
         "who_likes", _QA,
         functools.partial(_asked, relation="likes", question="Who likes {thing}?", answer=1),
-        "You are given a passage and a question. Answer with one name from the passage.", train=340,
+        "You are given a passage and a question. Answer with one name from the passage.", train=600,
     ),
     _recipe(
         "what_colour", _QA, what_colour,
-        "Read the passage and answer the question with a colour.", train=340,
+        "Read the passage and answer the question with a colour.", train=600,
     ),
     _recipe(
         "who_is_in", _QA,
         functools.partial(_asked, relation="in", question="Who is in the {thing}?", answer=1),
         "You are given a passage and a question. Answer the question with a name.", **_HELD_OUT,
     ),
-    _recipe("first_item", "Program Execution", first_item, "Write the first word of the list.", train=340),
-    _recipe("last_item", "Program Execution", last_item, "Write the last word of the list.", train=340),
-    _recipe("count_items", "Program Execution", count_items, "Count the words of the list.", train=340),
+    _recipe("first_item", "Program Execution", first_item, "Write the first word of the list.", train=500),
+    _recipe("last_item", "Program Execution", last_item, "Write the last word of the list.", train=500),
+    _recipe("copy_list", "Program Execution", copy_list, "Write the list again.", train=400),
+    _recipe("count_items", "Program Execution", count_items, "Count the words of the list.", train=300),
     _recipe(
-        "last_place", "Program Execution", last_place, "You are given a list of places. Write the last one.",
+        "last_place", "Program Execution", last_place, "Write the last place of the list.",
         **_HELD_OUT,
     ),
     _recipe(
         "review_sentiment", "Sentiment Analysis", review_sentiment,
-        "Is the review positive or negative? Answer with Positive or Negative.", train=160,
+        "Is the review positive or negative? Answer with Positive or Negative.", train=110,
     ),
     _recipe(
         "rude_remark", "Toxic Language Detection", rude_remark,
-        "Is the remark rude? Answer with Yes or No.", train=160,
+        "Is the remark rude? Answer with Yes or No.", train=110,
     ),
     _recipe(
         "describe", "Data to Text", describe,
-        "Write a sentence that tells all of the given facts.", train=160,
+        "Write a sentence that tells all of the given facts.", train=100,
     ),
     _recipe(
         "missing_word", "Fill in The Blank", missing_word,

@@ -2,7 +2,6 @@
 
 import collections
 import gzip
-import json
 import pathlib
 
 import pytest
@@ -11,10 +10,11 @@ from iml.bench.card import BENCHMARKS, TaskCard
 from iml.bench.levels import LEVELS, load_split_scheme
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
-from tasks.pocket import generate, readers
+from tasks import pocket
+from tasks.pocket import family_readers, generate, readers
 
 HOME = pathlib.Path(generate.__file__).parent
-CATALOGUE = json.loads((HOME / "data" / "catalogue.json").read_text("utf-8"))
+CATALOGUE = pocket.catalogue()
 OWN = [entry for entry in CATALOGUE if entry["format"] in readers.READERS]
 
 
@@ -55,9 +55,11 @@ def test_it_covers_families_categories_levels_and_kinds():
     assert set(scheme.levels_by_task) <= {card.name for card in cards}
 
 
-@pytest.mark.parametrize("entry", OWN, ids=lambda entry: entry["card"]["name"])
+@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry["card"]["name"])
 def test_examples_are_well_formed_and_the_splits_disjoint(entry):
-    splits = {name: list(readers.examples(HOME / "data", entry, name)) for name in ("train", "validation")}
+    if entry["format"] == "promptsource":
+        pytest.importorskip("seqio")
+    splits = {name: list(family_readers.examples(pocket.DATA, entry, name)) for name in entry["files"]}
     assert len(splits["validation"]) >= 24
     assert len(splits["train"]) >= 40
     for examples in splits.values():
@@ -85,7 +87,7 @@ def test_some_tasks_have_several_references():
 
 def test_answers_stand_in_the_passage_and_are_not_given_away_by_position():
     """The extraction tasks test reading: the right one of two things is the first about half of the time."""
-    entry = next(entry for entry in CATALOGUE if entry["card"]["name"] == "unified_skg.pocket_table")
+    (entry,) = (entry for entry in CATALOGUE if entry["card"]["name"] == "unified_skg.pocket_table")
     places = collections.Counter()
     for example in readers.examples(HOME / "data", entry, "train"):
         row = example.source.split("row 2")[0]
@@ -170,3 +172,23 @@ def test_genuine_files_read(real_data, tmp_path):
         assert all(example.source and example.target for example in examples), form
     e2e = list(readers.e2e(real_data / "unifiedskg/e2e/testset_w_refs.csv", {}))
     assert max(len(example.references) for example in e2e) > 1
+
+
+def test_registration_needs_a_catalogue(tmp_path):
+    with pytest.raises(InputError, match="no catalogue"):
+        pocket.catalogue(tmp_path)
+    (tmp_path / "catalogue.json").write_text("[{")
+    with pytest.raises(InputError, match="not JSON"):
+        pocket.catalogue(tmp_path)
+
+
+def test_a_damaged_task_file_is_told_by_name(tmp_path):
+    entry = {"format": "super_ni", "files": {"train": "task.json"}, "options": {"validation": 1}}
+    for content in (
+        "[1]",
+        '{"Instances": [',
+        '{"Instances": [{"id": "a"}, {"id": "b"}], "Definition": ["d"]}',
+    ):
+        (tmp_path / "task.json").write_text(content)
+        with pytest.raises(InputError, match=r"task\.json"):
+            list(family_readers.examples(tmp_path, entry, "train"))
