@@ -32,11 +32,13 @@ class Prompt:
       target: the text to learn.
       provenance: how it came about, JSON-able: task, uid, template, delimiter, definition_prefix,
         input_prefix, shots, demonstrations (their uids).
+      head: characters at the start that other prompts share, the task's instruction; encoded but once.
     """
 
     source: str
     target: str
     provenance: dict[str, Any]
+    head: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +142,7 @@ class PromptFormat:
             "shots": len(parts),
             "demonstrations": [shown.uid for shown in demonstrations],
         }
-        return Prompt(source + used, target, provenance)
+        return Prompt(source + used, target, provenance, len(head))
 
 
 def instance(example: Example) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
 from iml.data.prompts import Prompt
 from iml.data.vocabulary import Vocabulary
+
+_NOTHING = np.zeros(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,21 +49,37 @@ def encode_prompts(vocabulary: Vocabulary, prompts: Sequence[Prompt], max_length
       max_length: positions in a row.
     """
     texts: list[str] = []
-    splits: list[bool] = []
+    heads: list[np.ndarray] = []
+    wholes: list[bool] = []
     for prompt in prompts:
         source, target = prompt.source.rstrip(" "), " " + prompt.target.rstrip()
-        # GPT-2's pre-tokeniser starts a new word at a space that follows a visible character, so there the
-        # two halves encode as the whole does, in half the time. After other white space they may not.
-        split = not source or not source[-1].isspace()
-        splits.append(split)
-        texts += (source, target) if split else (source, source + target)
+        # GPT-2's pre-tokeniser starts a new word at white space after a visible character. At such places
+        # the parts encode as the whole does, in half the time; after other white space they may not.
+        whole = bool(source) and not _is_word_end(source, len(source))
+        head = 0
+        if not whole and prompt.head < len(source) and _is_word_end(source, prompt.head):
+            head = prompt.head
+        heads.append(_encode_head(vocabulary, source[:head]) if head else _NOTHING)
+        wholes.append(whole)
+        texts += (source, source + target) if whole else (source[head:], target)
     encoded = vocabulary.encode_batch(texts)
     documents = []
     for i, prompt in enumerate(prompts):
-        source, other = encoded[2 * i], encoded[2 * i + 1]
-        ids = source + other if splits[i] else other
+        source, rest = encoded[2 * i], encoded[2 * i + 1]
+        ids = rest if wholes[i] else source + rest
         ids.append(vocabulary.EOS)
-        cut = max(0, len(ids) - max_length - 1)
-        start = max(0, len(source) - cut)
-        documents.append(Document(np.array(ids[cut:], np.int32), start, prompt, cut))
+        tokens = np.concatenate([heads[i], np.array(ids, np.int32)])
+        cut = max(0, len(tokens) - max_length - 1)
+        start = max(0, len(heads[i]) + len(source) - cut)
+        documents.append(Document(tokens[cut:], start, prompt, cut))
     return documents
+
+
+def _is_word_end(text: str, end: int) -> bool:
+    """Whether a visible character stands before `end`, and white space or nothing at it."""
+    return end > 0 and not text[end - 1].isspace() and (end == len(text) or text[end].isspace())
+
+
+@functools.lru_cache(maxsize=8192)
+def _encode_head(vocabulary: Vocabulary, head: str) -> np.ndarray:
+    return np.array(vocabulary.encode(head), np.int32)

@@ -33,10 +33,14 @@ def _labels(document):
 
 
 @settings(deadline=None, max_examples=400)
-@given(pairs=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=4), length=st.integers(1, 40))
-def test_documents_equal_the_rule(small, pairs, length):
-    documents = encode_prompts(small, [Prompt(source, target, {}) for source, target in pairs], length)
-    for document, (source, target) in zip(documents, pairs, strict=True):
+@given(
+    triples=st.lists(st.tuples(TEXT, TEXT, st.integers(0, 30)), min_size=1, max_size=4),
+    length=st.integers(1, 40),
+)
+def test_documents_equal_the_rule(small, triples, length):
+    prompts = [Prompt(source, target, {}, min(head, len(source))) for source, target, head in triples]
+    documents = encode_prompts(small, prompts, length)
+    for document, (source, target, _) in zip(documents, triples, strict=True):
         ids, labels = _by_the_rule(small, source, target, length)
         assert (document.tokens.tolist(), _labels(document)) == (ids, labels)
         assert document.tokens.dtype == np.int32
