@@ -20,7 +20,9 @@ def stream(tmp_path_factory):
     rows = [(f"[bold]source {i}[/nothing] \x1b[31m", f"target {i} [/]") for i in range(40)]
     store = make_store(folder, {"flan.marked": {"train": rows}})
     vocabulary = write_vocabulary(folder / "vocabulary")
-    return TrainStream(store, vocabulary, Mixture(), PromptFormat(), batch_size=2, length=128)
+    return TrainStream(
+        store, vocabulary, Mixture(split_scheme="pocket"), PromptFormat(), batch_size=2, length=128
+    )
 
 
 def _printed(renderable, **settings):
