@@ -27,17 +27,18 @@ COUNTS = {
     "6.7b": 6_658_473_984,
     "13b": 12_853_473_280,
     "30b": 29_974_540_288,
-    "66b": 65_718_484_992,
-    "175b": 174_604_259_328,
+    "66b": 65_719_701_504,
+    "175b": 174_604_468_224,
 }
 
 
-def _gin_config(size: str) -> OPTConfig:
-    def take(model: OPTConfig) -> OPTConfig:
-        return model
+def take_model(model: OPTConfig) -> OPTConfig:
+    return model
 
-    bindings = ("take.model = @OPTConfig()",)
-    return configuration.configure(take, (OPTConfig,), (f"models/opt_{size}.gin",), bindings)()
+
+def _gin_config(size: str) -> OPTConfig:
+    bindings = ("take_model.model = @OPTConfig()",)
+    return configuration.configure(take_model, (OPTConfig,), (f"models/opt_{size}.gin",), bindings)()
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
