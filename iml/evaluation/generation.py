@@ -42,7 +42,7 @@ class Generator:
         """
         if not 1 <= max_new_tokens < model.max_length:
             raise InputError(
-                f"must lie between 1 and {model.max_length - 1}, so that a prompt fits too, not {max_new_tokens}",
+                f"must lie between 1 and {model.max_length - 1} to leave room for a prompt, not {max_new_tokens}",
                 field="Suite.max_new_tokens",
             )
         self._model, self._limit = model, max_new_tokens
@@ -79,7 +79,7 @@ class Generator:
                 lengths = np.zeros(count, np.int32)
                 lengths[: len(batch)] = [len(prompts[i]) for i in batch]
                 answers = np.asarray(self._decode(model.params, *model.place(tokens, lengths)))
-                for i, answer in zip(batch, answers):
+                for i, answer in zip(batch, answers[: len(batch)], strict=True):
                     results[i] = self._answer(answer.tolist(), truncated[i])
                 progress(len(batch))
         return results

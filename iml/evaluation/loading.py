@@ -100,8 +100,8 @@ def load_model(
     """Reads a model onto the mesh.
 
     Args:
-      path: a run of `iml.train` (its latest checkpoint), one of its checkpoints, a directory of parameters, or
-        a Hugging Face directory.
+      path: a run of `iml.train` (its latest checkpoint), one of its checkpoints, a directory of parameters,
+        or a Hugging Face directory.
       vocabulary_dir: the folder of the vocabulary; None for the one kept beside the parameters.
       max_length: None for all positions of the model.
       dtype: computation; None for the model's own.

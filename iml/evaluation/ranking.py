@@ -129,8 +129,8 @@ class Ranker:
         model = self._model
         results: list[list[Likelihood | None]] = [[None] * len(texts) for _, texts in pairs]
         shapes: dict[tuple[int, int], list[_Row]] = defaultdict(list)
-        for index, ((source, texts), tails) in enumerate(zip(pairs, self._encode(pairs), strict=True)):
-            for first in range(0, len(texts), _TAILS):
+        for index, tails in enumerate(self._encode(pairs)):
+            for first in range(0, len(tails), _TAILS):
                 row = _make_row(index, first, tails[first : first + _TAILS])
                 width = bucket(max(len(tail.inputs) for tail in row.tails), 8, model.max_length)
                 shapes[bucket(len(row.prefix), 32, model.max_length), width].append(row)
@@ -138,7 +138,8 @@ class Ranker:
             count = model.rows(prefix_width + _TAILS * width)
             for start in range(0, len(rows), count):
                 batch = rows[start : start + count]
-                for row, values in zip(batch, self._run(batch, count, prefix_width, width)):
+                found = self._run(batch, count, prefix_width, width)[: len(batch)]
+                for row, values in zip(batch, found, strict=True):
                     for k, tail in enumerate(row.tails):
                         results[row.index][row.first + k] = tail.likelihood(values[k])
                 progress(sum(row.first == 0 for row in batch))

@@ -1,0 +1,258 @@
+"""From a suite to predictions: one queue of requests over all tasks and shots, saved task by task."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from iml.data.store import ExampleStore
+from iml.errors import InputError
+from iml.evaluation import metrics, ranking
+from iml.evaluation.generation import Generator
+from iml.evaluation.loading import LoadedModel
+from iml.evaluation.ranking import Ranker
+from iml.evaluation.requests import Request, Selected, make_requests
+from iml.evaluation.suites import Suite
+
+HEADER, PREDICTIONS = "header.json", "predictions.jsonl"
+#: Requests that are answered together, at least; tasks are kept whole.
+_WAVE = 2048
+_PROVENANCE = ("template", "delimiter", "definition_prefix", "input_prefix", "demonstrations")
+
+Prediction = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run of a suite left.
+
+    Attributes:
+      predictions: one for each request, in the order of tasks, shots and rows.
+      failures: by task left out, what went wrong.
+    """
+
+    predictions: list[Prediction]
+    failures: dict[str, str]
+
+
+class Runner:
+    """Answers the requests of a suite with one model."""
+
+    def __init__(self, model: LoadedModel, store: ExampleStore, suite: Suite, seed: int, model_name: str):
+        """
+        Args:
+          seed: draws rows, delimiters and demonstrations.
+          model_name: what predictions call the model.
+        """
+        self._store, self._suite, self._seed, self._name = store, suite, seed, model_name
+        self._scorers = ranking.scorer_names(suite.scorers, suite.with_eos)
+        if suite.primary_scorer not in self._scorers:
+            raise InputError(
+                f"{suite.primary_scorer!r} is not among the scorers",
+                field="Suite.primary_scorer",
+                remedy=f"It may be one of {', '.join(self._scorers)}",
+            )
+        self._ranker, self._generator = Ranker(model), Generator(model, suite.max_new_tokens)
+
+    def run(
+        self,
+        selected: Mapping[str, Selected],
+        output_dir: str | os.PathLike[str],
+        header: Mapping[str, Any],
+        progress: Callable[[int], None] = lambda count: None,
+    ) -> Outcome:
+        """Answers everything that the output folder does not hold yet.
+
+        A task's predictions reach the file all together, so a run that was killed goes on with the tasks that
+        it lacks. A task that fails is left out and named among the failures; a next run tries it again.
+
+        Args:
+          selected: the tasks, by name.
+          output_dir: gets `header.json` and `predictions.jsonl`.
+          header: what the predictions depend on; those of another header are replaced.
+          progress: called with the number of requests answered since the last call.
+        """
+        folder = pathlib.Path(output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        done = _resume(folder, header, {name: self._size(task) for name, task in selected.items()})
+        progress(sum(map(len, done.values())))
+        # Whatever one task's data, metrics or answers do must not end the others: hence the broad excepts.
+        failures: dict[str, str] = {}
+        for wave in self._waves([task for name, task in selected.items() if name not in done], failures):
+            for name, answers in self._answer_wave(wave, failures, progress).items():
+                try:
+                    predictions = self._describe(selected[name], wave[name], answers)
+                except Exception as error:
+                    failures[name] = _told(error)
+                    continue
+                _append(folder / PREDICTIONS, predictions)
+                done[name] = predictions
+        return Outcome([line for name in selected if name in done for line in done[name]], failures)
+
+    def _waves(
+        self, tasks: Sequence[Selected], failures: dict[str, str]
+    ) -> Iterator[dict[str, list[Request]]]:
+        """Whole tasks' requests, enough of them for full batches."""
+        wave: dict[str, list[Request]] = {}
+        for task in tasks:
+            try:
+                wave[task.task] = make_requests(self._store, task, self._suite, self._seed)
+            except Exception as error:
+                failures[task.task] = _told(error)
+            if sum(map(len, wave.values())) >= _WAVE:
+                yield wave
+                wave = {}
+        if wave:
+            yield wave
+
+    def _answer_wave(
+        self, wave: Mapping[str, list[Request]], failures: dict[str, str], progress: Callable[[int], None]
+    ) -> dict[str, list[Prediction]]:
+        try:
+            answers = self._answer([request for requests in wave.values() for request in requests], progress)
+        except Exception as error:
+            if len(wave) > 1:
+                # Together they fail: one by one shows whose fault it is.
+                parts = [self._answer_wave({name: wave[name]}, failures, progress) for name in wave]
+                return {name: lines for part in parts for name, lines in part.items()}
+            failures[next(iter(wave))] = _told(error)
+            return {}
+        rest = iter(answers)
+        return {name: [next(rest) for _ in requests] for name, requests in wave.items()}
+
+    def _answer(self, requests: Sequence[Request], progress: Callable[[int], None]) -> list[Prediction]:
+        """What the model says to each request: prediction, scores, picks, flags."""
+        answers: list[Prediction] = [{}] * len(requests)
+        ranked = [i for i, request in enumerate(requests) if request.kind == "rank"]
+        primary = self._suite.primary_scorer
+        rankings = self._ranker.rank([requests[i] for i in ranked], self._scorers, primary, progress)
+        for i, found in zip(ranked, rankings, strict=True):
+            answers[i] = {
+                "prediction": requests[i].candidates[found.picks[primary]],
+                "scores": found.scores,
+                "picks": found.picks,
+                "truncated": found.truncated,
+                "flags": found.flags,
+            }
+        generated = [i for i, request in enumerate(requests) if request.kind == "generate"]
+        texts = self._generator.generate([requests[i].prompt.source for i in generated], progress)
+        for i, answer in zip(generated, texts, strict=True):
+            answers[i] = {
+                "prediction": answer.text,
+                "scores": {},
+                "picks": {},
+                "truncated": answer.truncated,
+                "flags": [] if answer.finished else ["unfinished"],
+            }
+        return answers
+
+    def _describe(
+        self, selected: Selected, requests: Sequence[Request], answers: Sequence[Prediction]
+    ) -> list[Prediction]:
+        """Prediction lines of one task, each with its metrics."""
+        card = self._store.tasks[selected.task].card
+        texts = [answer["prediction"] for answer in answers]
+        references = [request.references for request in requests]
+        values = {name: metrics.compute(name, texts, references) for name in card.metrics}
+        return [
+            {
+                "task": request.task,
+                "benchmark": card.benchmark,
+                "category": card.category,
+                "level": selected.level,
+                "split": request.split,
+                "shots": request.shots,
+                "uid": request.uid,
+                "row": request.row,
+                **{name: request.prompt.provenance[name] for name in _PROVENANCE},
+                "kind": request.kind,
+                "prompt": request.prompt.source,
+                "references": list(request.references),
+                "candidates": list(request.candidates),
+                **answer,
+                "metrics": {name: scores[i] for name, scores in values.items()},
+                "seed": self._seed,
+                "model": self._name,
+            }
+            for i, (request, answer) in enumerate(zip(requests, answers, strict=True))
+        ]
+
+    def _size(self, task: Selected) -> int:
+        return len(task.rows) * len(self._suite.shots)
+
+
+def read_predictions(output_dir: str | os.PathLike[str]) -> list[Prediction]:
+    """The predictions of a results folder.
+
+    Raises:
+      InputError: there are none, or the file is damaged.
+    """
+    path = pathlib.Path(output_dir) / PREDICTIONS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"no predictions here ({error.strerror})", path=path) from error
+    predictions = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            predictions.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(f"not JSON ({error})", path=path, line=number) from error
+    return predictions
+
+
+def _resume(
+    folder: pathlib.Path, header: Mapping[str, Any], sizes: Mapping[str, int]
+) -> dict[str, list[Prediction]]:
+    """Predictions of the tasks that are complete; the files are brought to hold these and no others."""
+    done: dict[str, list[Prediction]] = defaultdict(list)
+    header = json.loads(json.dumps(header))
+    if _read_header(folder) == header:
+        for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines():
+            # The last line may be torn; its task is then a line short.
+            with contextlib.suppress(ValueError):
+                prediction = json.loads(line)
+                done[prediction["task"]].append(prediction)
+    done = {name: lines for name, lines in done.items() if len(lines) == sizes.get(name)}
+    _write(folder / PREDICTIONS, [line for lines in done.values() for line in lines])
+    temporary = folder / f".{HEADER}"
+    temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(folder / HEADER)
+    return done
+
+
+def _read_header(folder: pathlib.Path) -> Any:
+    try:
+        return json.loads((folder / HEADER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(_lines(predictions), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _append(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_lines(predictions))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(predictions: Sequence[Prediction]) -> str:
+    # ASCII: the lone surrogates and line separators that data may hold stay within their line.
+    return "".join(json.dumps(prediction) + "\n" for prediction in predictions)
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).splitlines()
+    text = lines[0][:300] if lines else ""
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"

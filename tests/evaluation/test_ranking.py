@@ -1,0 +1,116 @@
+"""Ranking: the shared-prompt pass scores what the plain forward pass scores; scorers, ties, truncation."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from iml.data.prompts import Prompt
+from iml.data.tokens import encode_prompts
+from iml.errors import InputError
+from iml.evaluation import ranking
+from iml.evaluation.requests import Request
+from tests.evaluation.models import small_model
+
+ALL = ranking.scorer_names(ranking.SCORERS, (False, True))
+
+
+def request(source, candidates):
+    prompt = Prompt(source, candidates[0], {})
+    return Request("t.a", "test", 0, "0", prompt, (candidates[0],), tuple(candidates), "rank", 0)
+
+
+def plain(model, source, text, context_tokens=None):
+    """(log-likelihood of the text, of </s>) by one forward pass over the whole document."""
+    document = encode_prompts(model.vocabulary, [Prompt(source, text, {})], 10**6)[0]
+    ids, start = model.head + document.tokens.tolist(), document.target_start + len(model.head)
+    if context_tokens is not None:
+        ids, start = ids[start - context_tokens :], context_tokens
+    tokens, n = np.array([ids[:-1]]), len(ids) - 1
+    logits = model.opt.apply(model.params, tokens, np.ones((1, n), np.int32), np.arange(n)[None])
+    values = np.asarray(jax.nn.log_softmax(logits))[0, np.arange(n), ids[1:]][max(1, start) - 1 :]
+    return values[:-1].sum(), values[-1]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_likelihoods_are_those_of_the_plain_forward_pass(tmp_path, bos):
+    model = small_model(tmp_path, bos=bos)
+    pairs = [
+        ("the cat", ["sat", "the other one", "a", "in", "on an ant", "x"]),  # more than one row of candidates
+        ("thing:\n", ["yes", "no"]),
+        ("", ["an ant", "the"]),
+        ("ends in blanks   ", ["a", "a  "]),
+    ]
+    found = ranking.Ranker(model).likelihoods(pairs)
+    for (source, texts), likelihoods in zip(pairs, found, strict=True):
+        for text, likelihood in zip(texts, likelihoods, strict=True):
+            expected = plain(model, source, text)
+            np.testing.assert_allclose((likelihood.text, likelihood.eos), expected, atol=2e-4)
+            assert likelihood.truncated == 0 and not likelihood.cut
+
+
+def test_scorers_divide_and_subtract_as_documented(tmp_path):
+    model = small_model(tmp_path)
+    candidates = ["the other", "an"]
+    [result] = ranking.Ranker(model).rank([request("on a", candidates)], ALL, "sum")
+    for i, text in enumerate(candidates):
+        likelihood, eos = plain(model, "on a", text)
+        alone, alone_eos = plain(model, "Answer:", text)
+        tokens = len(model.vocabulary.encode(" " + text))
+        expected = {
+            "sum": likelihood,
+            "sum_eos": likelihood + eos,
+            "mean": likelihood / tokens,
+            "mean_eos": (likelihood + eos) / (tokens + 1),
+            "char": likelihood / len(text),
+            "char_eos": (likelihood + eos) / len(text),
+            "unconditional": likelihood - alone,
+            "unconditional_eos": likelihood + eos - alone - alone_eos,
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(result.scores[name][i], value, atol=2e-4, err_msg=name)
+    for name, scores in result.scores.items():
+        assert result.picks[name] == int(np.argmax(scores))
+
+
+def test_the_prompt_is_cut_at_its_head_and_candidates_stay_whole(tmp_path):
+    model = small_model(tmp_path)
+    source = "b" * 200 + " the end"
+    [found] = ranking.Ranker(model).likelihoods([(source, ["x", "y" * 20])])
+    # The longest candidate decides how much context all of them get: 64 positions hold it and its inputs.
+    context = 64 - len(model.vocabulary.encode(" " + "y" * 20))
+    for text, likelihood in zip(["x", "y" * 20], found, strict=True):
+        expected = plain(model, source, text, context_tokens=context)
+        np.testing.assert_allclose((likelihood.text, likelihood.eos), expected, atol=2e-4)
+        assert likelihood.truncated > 0 and not likelihood.cut
+
+
+def test_odd_candidates_are_ranked_the_first_winning_and_flagged(tmp_path):
+    ranker = ranking.Ranker(small_model(tmp_path))
+    requests = [
+        request("a", ["same", "same"]),
+        request("a", ["", "the"]),
+        request("a", ["short", "z" * 100]),
+        request("a", ["the", "on"]),
+    ]
+    results = ranker.rank(requests, ALL, "sum")
+    assert set(results[0].picks.values()) == {0}
+    assert [result.flags for result in results] == [("tie", "duplicate"), ("empty",), ("cut",), ()]
+    assert all(np.isfinite(list(result.scores.values())).all() for result in results)
+
+
+def test_results_do_not_depend_on_what_is_ranked_together(tmp_path):
+    model = small_model(tmp_path)
+    requests = [request("the " * n, ["on", "a thing", "er"]) for n in (1, 3, 9, 2, 4, 12)]
+    together = ranking.Ranker(dataclasses.replace(model, batch_size=1)).rank(requests, ALL, "sum_eos")
+    ranker = ranking.Ranker(model)
+    for one, result in zip(requests, together, strict=True):
+        [alone] = ranker.rank([one], ALL, "sum_eos")
+        for name in ALL:
+            np.testing.assert_allclose(result.scores[name], alone.scores[name], atol=2e-4)
+
+
+def test_an_unknown_scorer_is_named():
+    with pytest.raises(InputError, match="'max'.*sum, mean, char, unconditional"):
+        ranking.scorer_names(["max"], [True])
