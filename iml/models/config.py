@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ class OPTConfig:
       num_layers: decoder layers.
       embed_dim: width of the residual stream.
       num_heads: attention heads; divides `embed_dim`.
-      ffn_dim: width of the feed-forward layer.
+      ffn_dim: width of the feed-forward layer; None stands for four times `embed_dim`.
       max_positions: the longest document; the position table has two rows more.
       word_embed_dim: width of the token table where it differs from `embed_dim` (350M), else None.
       pre_norm: layer norms stand before attention and feed-forward (all sizes but 350M), else after.
@@ -43,7 +44,7 @@ class OPTConfig:
     num_layers: int = 12
     embed_dim: int = 768
     num_heads: int = 12
-    ffn_dim: int = 3072
+    ffn_dim: int | None = None
     max_positions: int = 2048
     word_embed_dim: int | None = None
     pre_norm: bool = True
@@ -58,6 +59,8 @@ class OPTConfig:
     init_std: float = 0.02
 
     def __post_init__(self):
+        if self.ffn_dim is None:
+            object.__setattr__(self, "ffn_dim", 4 * self.embed_dim)
         for name in ("vocab_size", "num_layers", "embed_dim", "num_heads", "ffn_dim", "max_positions"):
             if getattr(self, name) < 1:
                 raise _bad(name, f"must be at least 1, not {getattr(self, name)}")
@@ -79,13 +82,18 @@ class OPTConfig:
         return self.embed_dim // self.num_heads
 
     @property
+    def mlp_dim(self) -> int:
+        """Width of the feed-forward layer."""
+        return self.ffn_dim or 4 * self.embed_dim
+
+    @property
     def word_dim(self) -> int:
         """Width of the token table."""
         return self.word_embed_dim or self.embed_dim
 
     def num_parameters(self) -> int:
         """Exact number of parameters; the tied output table counts once."""
-        width, ffn = self.embed_dim, self.ffn_dim
+        width, ffn = self.embed_dim, self.mlp_dim
         attention = 4 * (width * width + width)
         layer = attention + (width * ffn + ffn) + (ffn * width + width) + 2 * 2 * width
         tables = self.vocab_size * self.word_dim + (self.max_positions + POSITION_OFFSET) * width
@@ -95,6 +103,10 @@ class OPTConfig:
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values."""
         return dataclasses.asdict(self)
+
+    def dumps(self) -> str:
+        """The fields as JSON text."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any], *, path: str | None = None) -> OPTConfig:

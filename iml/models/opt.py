@@ -90,8 +90,8 @@ class DecoderLayer(nnx.Module):
         output_std = config.init_std / (2 * config.num_layers) ** 0.5
         self.self_attn = SelfAttention(config, rngs, output_std)
         self.self_attn_layer_norm = LayerNorm(config, rngs)
-        self.fc1 = _linear(config, config.embed_dim, config.ffn_dim, rngs, std=config.init_std)
-        self.fc2 = _linear(config, config.ffn_dim, config.embed_dim, rngs, std=output_std)
+        self.fc1 = _linear(config, config.embed_dim, config.mlp_dim, rngs, std=config.init_std)
+        self.fc2 = _linear(config, config.mlp_dim, config.embed_dim, rngs, std=output_std)
         self.final_layer_norm = LayerNorm(config, rngs)
 
     def __call__(self, x: Array, attend: Attend, dropout_key: jax.Array | None = None) -> tuple[Array, Any]:
