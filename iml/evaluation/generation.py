@@ -42,7 +42,7 @@ class Generator:
         """
         if not 1 <= max_new_tokens < model.max_length:
             raise InputError(
-                f"must lie between 1 and {model.max_length - 1} to leave room for a prompt, not {max_new_tokens}",
+                f"must lie between 1 and {model.max_length - 1} to leave room for a prompt",
                 field="Suite.max_new_tokens",
             )
         self._model, self._limit = model, max_new_tokens

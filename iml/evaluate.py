@@ -1,0 +1,178 @@
+"""Evaluates a model on the tasks of an example store, and reports by level, category and task.
+
+    python -m iml.evaluate --gin_file=evals/default.gin --gin.MODEL=runs/first \\
+        --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
+
+Writes predictions.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
+goes on with the tasks that it lacks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from iml import configuration
+from iml.data.prompts import PromptFormat
+from iml.errors import InputError
+from iml.evaluation.suites import Suite
+from iml.training.mesh import MeshConfig
+from iml.training.rules import PartitionRules
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from iml.data.store import ExampleStore
+    from iml.evaluation.loading import LoadedModel
+    from iml.evaluation.requests import Selected
+
+_LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
+
+
+def evaluate(
+    model: str,
+    store_dir: str,
+    output_dir: str,
+    suite: Suite = Suite(),  # noqa: B008 (frozen)
+    vocabulary_dir: str | None = None,
+    batch_size: int = 8,
+    max_length: int | None = None,
+    bos: bool = False,
+    dtype: str | None = None,
+    mesh: MeshConfig = MeshConfig(),  # noqa: B008
+    rules: PartitionRules = PartitionRules(),  # noqa: B008
+    seed: int = 1234,
+    compare: Sequence[str] = (),
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Evaluates.
+
+    Args:
+      model: a run of iml.train (its latest checkpoint), one of its checkpoints, a directory of parameters,
+        or a Hugging Face directory.
+      store_dir: the example store that iml.prepare wrote.
+      output_dir: folder of the results; what it holds of the same evaluation is gone on with.
+      suite: what is asked.
+      vocabulary_dir: folder of the BPE's two files; None for the one kept beside the model.
+      batch_size: sequences of `max_length` that a batch may weigh; of shorter ones it holds more.
+      max_length: longest sequence in positions, answer included; None for the model's.
+      bos: begin every sequence with </s>, as Hugging Face's OPT tokenizer does and metaseq's does not.
+      dtype: computation, "float32" or "bfloat16"; None for the model's own.
+      mesh: the device mesh.
+      rules: which axis of a parameter is split over which axis of the mesh.
+      seed: draws rows, delimiters and demonstrations.
+      compare: result folders of other evaluations, which the report sets beside this one.
+      dry_run: print what would be asked.
+
+    Returns:
+      What `scores.json` holds.
+
+    Raises:
+      InputError: a setting or a file is wrong, or every task failed.
+    """
+    from rich.console import Console
+
+    from iml.data.store import ExampleStore
+    from iml.evaluation import requests
+
+    console = Console()
+    store = ExampleStore(store_dir)
+    selected = requests.select(store, suite, seed)
+    _describe(console, store, selected, suite, every_task=dry_run)
+    if dry_run:
+        console.print(configuration.operative(), markup=False, highlight=False)
+        return {}
+
+    from iml.evaluation.loading import hash_params, load_model
+    from iml.training.mesh import make_mesh
+
+    path = os.fspath(model)
+    loaded = load_model(
+        path,
+        None if vocabulary_dir is None else os.fspath(vocabulary_dir),
+        make_mesh(mesh),
+        max_length,
+        batch_size,
+        bos,
+        dtype,
+        rules,
+    )
+    header = make_header(loaded, path, hash_params(loaded.params), store, suite, seed)
+    outcome = _run(console, loaded, store, suite, seed, path, selected, output_dir, header)
+    for name, reason in outcome.failures.items():
+        console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
+    if not outcome.predictions:
+        name, reason = next(iter(outcome.failures.items()))
+        raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
+    scores = {"header": header, "failures": outcome.failures}
+    (pathlib.Path(output_dir) / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    return scores
+
+
+def make_header(
+    model: LoadedModel, path: str, model_hash: str, store: ExampleStore, suite: Suite, seed: int
+) -> dict[str, Any]:
+    """What predictions depend on; results of equal headers may be joined."""
+    import jax
+
+    config = model.opt.config
+    return {
+        "model": path,
+        "model_hash": model_hash,
+        "model_config": config.to_json(),
+        "attention": config.attention,
+        "dtype": config.dtype,
+        "bos": model.bos,
+        "max_length": model.max_length,
+        "suite": dataclasses.asdict(suite),
+        "seed": seed,
+        "store": store.fingerprint,
+        "vocabulary": model.vocabulary.fingerprint,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def _run(console, model, store, suite, seed, path, selected, output_dir, header):
+    """Answers all requests, with a bar that shows the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from iml.evaluation.requests import count_requests
+    from iml.evaluation.runner import Runner
+
+    runner = Runner(model, store, suite, seed, path)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        line = bar.add_task("requests", total=count_requests(selected, suite))
+        return runner.run(selected, output_dir, header, lambda count: bar.advance(line, count))
+
+
+def _describe(
+    console: Console, store: ExampleStore, selected: Mapping[str, Selected], suite: Suite, every_task: bool
+) -> None:
+    from rich.table import Table
+
+    if every_task:
+        table = Table("task", "category", "level", "split", "rows", "requests", title="tasks")
+        for name, task in selected.items():
+            rows = len(task.rows)
+            category = store.tasks[name].card.category
+            table.add_row(name, category, task.level, task.split, str(rows), str(rows * len(suite.shots)))
+        console.print(table)
+    table = Table("level", "tasks", "requests", title=f"suite {suite.name}")
+    for level in suite.levels:
+        tasks = [task for task in selected.values() if task.level == level]
+        requests = sum(len(task.rows) for task in tasks) * len(suite.shots)
+        table.add_row(level.replace("_", " "), str(len(tasks)), f"{requests:,}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    configuration.run(evaluate, doc=__doc__, configurables=(Suite, PromptFormat, MeshConfig, PartitionRules))

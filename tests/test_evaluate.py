@@ -1,0 +1,139 @@
+"""The entry point on a small store and a small random model: results, failures, resuming, imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from iml.data.store import task_folder
+from iml.errors import InputError
+from iml.evaluate import evaluate
+from iml.evaluation.suites import Suite
+from iml.models.opt import OPT
+from iml.training import checkpoints
+from tests.data.small_vocabulary import write_vocabulary
+from tests.evaluation.models import small_config
+from tests.stores import make_store
+
+SUITE = Suite(shots=(0, 1), max_prompts_per_task=3, max_new_tokens=4, split_scheme="pocket")
+
+
+def classified(n):
+    return [
+        {"source": f"is the {i} even?", "target": ["yes", "no"][i % 2], "candidates": ["yes", "no"]}
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with `store` and `model`."""
+    vocabulary = write_vocabulary(tmp_path / "vocabulary")
+    config = small_config(vocabulary)
+    params = OPT(config).init(jax.random.key(0))
+    checkpoints.save_params(tmp_path / "model", config, params, vocabulary.directory)
+    make_store(
+        tmp_path,
+        {
+            "t.even": {
+                "card": {"metrics": ["accuracy"]},
+                "train": classified(4),
+                "validation": classified(5),
+            },
+            "t.copy": {"test": [(f"say {i}", f"{i}") for i in range(2)]},
+            "t.train_only": {"train": [("a", "b")]},
+        },
+    )
+    return tmp_path
+
+
+def run(folder, output="out", suite=SUITE, **settings):
+    return evaluate(
+        str(folder / "model"), str(folder / "store"), str(folder / output), suite, batch_size=4, **settings
+    )
+
+
+def lines(folder, output="out"):
+    return [json.loads(line) for line in (folder / output / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_every_request_leaves_a_prediction_with_its_provenance(folder):
+    run(folder)
+    predictions = lines(folder)
+    counts = {}
+    for line in predictions:
+        counts[line["task"], line["shots"]] = counts.get((line["task"], line["shots"]), 0) + 1
+    assert counts == {("t.copy", 0): 2, ("t.copy", 1): 2, ("t.even", 0): 3, ("t.even", 1): 3}
+    ranked = next(line for line in predictions if line["task"] == "t.even" and line["shots"] == 1)
+    assert ranked["kind"] == "rank" and ranked["split"] == "validation"
+    assert len(ranked["demonstrations"]) == 1
+    assert set(ranked["scores"]) == {
+        name + end for name in ("sum", "mean", "char", "unconditional") for end in ("", "_eos")
+    }
+    assert ranked["prediction"] == ranked["candidates"][ranked["picks"]["sum_eos"]]
+    assert ranked["metrics"]["accuracy"] == 100.0 * (ranked["prediction"] in ranked["references"])
+    generated = next(line for line in predictions if line["task"] == "t.copy")
+    assert generated["kind"] == "generate" and generated["split"] == "test"
+    assert 0 <= generated["metrics"]["rouge_l"] <= 100
+    header = json.loads((folder / "out" / "header.json").read_text())
+    assert header["attention"] == "xla" and header["bos"] is False and len(header["model_hash"]) == 16
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_predictions(folder):
+    run(folder)
+    whole = (folder / "out" / "predictions.jsonl").read_text()
+    # As if killed while writing the second task: its last line is torn.
+    (folder / "out" / "predictions.jsonl").write_text(whole[:-40])
+    run(folder)
+    assert (folder / "out" / "predictions.jsonl").read_text() == whole
+    run(folder, bos=True)
+    assert (folder / "out" / "predictions.jsonl").read_text() != whole
+
+
+def test_a_damaged_task_is_left_out_and_named(folder, capsys):
+    from iml.data.store import ExampleStore
+
+    entry = ExampleStore(folder / "store").tasks["t.copy"]
+    file = task_folder(folder / "store", "t.copy", entry.fingerprint) / "test.array_record"
+    file.write_bytes(b"\0" * 100)
+    run(folder)
+    assert {line["task"] for line in lines(folder)} == {"t.even"}
+    scores = json.loads((folder / "out" / "scores.json").read_text())
+    assert list(scores["failures"]) == ["t.copy"]
+    assert "left out: t.copy" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(folder, capsys):
+    run(folder, dry_run=True)
+    assert not (folder / "out").exists()
+    assert "t.even" in capsys.readouterr().out
+
+
+def test_a_suite_that_fits_no_task_is_refused(folder):
+    with pytest.raises(InputError, match="Suite.tasks"):
+        run(folder, suite=Suite(tasks=("none.*",), split_scheme="pocket"))
+
+
+def test_the_process_loads_neither_tensorflow_nor_torch(folder):
+    program = (
+        "import sys; from iml import configuration; from iml.data.prompts import PromptFormat\n"
+        "from iml.evaluate import *\n"
+        "configuration.run(evaluate, doc='', configurables=(Suite, PromptFormat, MeshConfig, PartitionRules))\n"
+        "found = {'tensorflow', 'seqio', 'torch', 'transformers'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {found}' if found else 0)"
+    )
+    arguments = [
+        "--gin_file=evals/quick.gin",
+        f"--gin.MODEL={folder / 'model'}",
+        f"--gin.STORE_DIR={folder / 'store'}",
+        f"--gin.OUTPUT_DIR={folder / 'out'}",
+        "--gin.Suite.max_new_tokens=4",
+        "--gin.Suite.split_scheme=pocket",
+    ]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "out" / "report.html").exists()
