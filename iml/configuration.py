@@ -17,6 +17,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import logging
 import os
 import pathlib
 import re
@@ -232,10 +233,13 @@ def _parse(files: Sequence[str], bindings: Sequence[str], known: Sequence[Callab
         if not any((pathlib.Path(folder) / path).is_file() for folder in gin_config._LOCATION_PREFIXES):
             candidates = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.rglob("*.gin")]
             raise InputError("no such gin file", path=path, remedy=_nearest(path, candidates) or "See --help")
+    logging.disable(logging.ERROR)  # gin logs an error for every folder in which a file is not.
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
     except Exception as error:
         raise _as_input_error(error, known) from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _as_input_error(error: Exception, known: Sequence[Callable[..., Any]]) -> InputError:

@@ -1,0 +1,310 @@
+"""Reads tasks in their genuine formats and writes the example store that training and evaluation read.
+
+    python -m iml.prepare --gin_file=runs/quickstart/prepare.gin
+
+Every task is prepared once: a second run redoes only those whose files, reader or card changed. A task that
+cannot be read is reported with file, line and reason, and left out; the others are not kept waiting.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import fnmatch
+import functools
+import hashlib
+import importlib
+import inspect
+import multiprocessing
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from iml import configuration
+from iml.bench import registry
+from iml.bench.card import BENCHMARKS, Example
+from iml.data import store
+from iml.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Changes whenever the same files would be written differently.
+_VERSION = 1
+#: Tasks handed to a process at once.
+_CHUNK = 8
+#: Failures that the summary tells of one by one.
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task: its entry, or why it was left out."""
+
+    name: str
+    entry: store.TaskEntry | None = None
+    failure: str = ""
+    reused: bool = False
+
+
+def prepare(
+    task_modules: Sequence[str],
+    data_dir: str,
+    store_dir: str,
+    tasks: Sequence[str] = ("*",),
+    processes: int = 0,
+    strict: bool = False,
+    dry_run: bool = False,
+) -> Mapping[str, store.TaskEntry]:
+    """Prepares every task that the modules register.
+
+    Args:
+      task_modules: names of modules with a function `register(data_dir)`, which registers tasks.
+      data_dir: the folder of the task files, handed to every module; "" for what a module brings itself.
+      store_dir: the store to write; tasks that it holds and that are no longer registered are removed.
+      tasks: patterns of the names of the tasks to prepare.
+      processes: how many prepare at the same time; 0 for one a processor.
+      strict: end with an error if any task had to be left out.
+      dry_run: print what would be prepared.
+
+    Returns:
+      The store's tasks by name.
+
+    Raises:
+      InputError: a module cannot be imported or finds no files, no task is left, or the disk is full; under
+        `strict` also where a task cannot be read.
+    """
+    from rich.console import Console
+
+    began, console = time.monotonic(), Console()
+    load_tasks(task_modules, data_dir)
+    names = _chosen(tasks)
+    processes = max(1, min(processes or os.cpu_count() or 1, -(-len(names) // _CHUNK)))
+    if dry_run:
+        console.print(configuration.operative(), markup=False, highlight=False)
+        counts = collections.Counter(name.partition(".")[0] for name in names)
+        for benchmark, count in counts.items():
+            console.print(f"would prepare {count} tasks of {benchmark}, in {processes} processes")
+        return {}
+    outcomes: dict[str, Outcome] = {}
+    try:
+        with _progress(console) as bar:
+            line = bar.add_task("preparing", total=len(names))
+            for outcome in _prepare_all(names, store_dir, task_modules, data_dir, processes):
+                outcomes[outcome.name] = outcome
+                bar.advance(line)
+        entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
+        failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
+        if not entries:
+            name, reason = next(iter(failures.items()))
+            raise InputError(f"every task failed, {name} for one: {reason}")
+        if strict and failures:
+            name, reason = next(iter(sorted(failures.items())))
+            raise InputError(
+                f"{len(failures)} tasks failed, {name} for one: {reason}",
+                remedy="Without prepare.strict they would be left out",
+            )
+        store.write_index(store_dir, entries, failures)
+    except OSError as error:
+        raise InputError(
+            f"the store cannot be written ({error})", path=store_dir, remedy="Is the disk full?"
+        ) from error
+    reused = sum(outcome.reused for outcome in outcomes.values())
+    _summarise(console, entries, failures)
+    console.print(
+        f"{len(entries)} tasks in {store_dir}, {reused} of them unchanged; {time.monotonic() - began:.0f} s",
+        highlight=False,
+    )
+    return entries
+
+
+def load_tasks(task_modules: Sequence[str], data_dir: str) -> None:
+    """Imports task modules and lets them register their tasks.
+
+    Raises:
+      InputError: there is no such module, it has no `register`, or it registers nothing.
+    """
+    for name in task_modules:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not error.name or not f"{name}.".startswith(f"{error.name}."):
+                raise InputError(
+                    f"{name} needs {error.name}",
+                    remedy='Install what prepares data: pip install -e ".[data]"',
+                ) from error
+            raise InputError(
+                f"there is no module {name!r}",
+                field="prepare.task_modules",
+                remedy="It must be importable from the working directory",
+            ) from error
+        if not callable(getattr(module, "register", None)):
+            raise InputError(f"{name} has no function register(data_dir)", field="prepare.task_modules")
+        before = len(registry.names())
+        module.register(os.fspath(data_dir))
+        if len(registry.names()) == before:
+            raise InputError(f"{name} registered no task", path=data_dir or None)
+
+
+def prepare_task(name: str, store_dir: str) -> Outcome:
+    """Prepares one registered task, unless the store holds it already; a task that cannot be read is told of.
+
+    Raises:
+      OSError: the disk is full or not writable.
+    """
+    from iml import seqio_bridge
+
+    try:
+        card = registry.card(name)
+        splits, files, told = seqio_bridge.describe_source(name)
+        content = [_hash_file(file) for file in files]
+        fingerprint = store.hash_strings(
+            str(_VERSION), str(card.to_json()), *splits, told, *content, *_reader_hashes(name)
+        )
+        found = store.find_task(store_dir, name, fingerprint)
+        if found is not None:
+            return Outcome(name, found, reused=True)
+        examples = {split: _examples(name, split, files) for split in splits}
+        return Outcome(name, store.write_task(store_dir, card, examples, fingerprint))
+    except OSError:
+        raise
+    except InputError as error:
+        return Outcome(name, failure=str(error))
+    except Exception as error:  # Whatever a reader or a data set does must not end the others.
+        first = (str(error).strip().splitlines() or [""])[0]
+        return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}")
+
+
+def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
+    from iml import seqio_bridge
+
+    for number, fields in enumerate(seqio_bridge.read_fields(name, split)):
+        try:
+            yield Example.from_json(fields)
+        except InputError as error:
+            raise InputError(
+                f"example {number} of {split}: {error.problem}",
+                path=files[0] if len(files) == 1 else None,
+                field=error.field,
+                remedy=error.remedy,
+            ) from error
+
+
+def _prepare_all(
+    names: Sequence[str], store_dir: str, task_modules: Sequence[str], data_dir: str, processes: int
+) -> Iterator[Outcome]:
+    """Outcomes as they come."""
+    if processes == 1:
+        yield from (prepare_task(name, store_dir) for name in names)
+        return
+    # The server imports TensorFlow once and forks the workers, before any thread of ours exists.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["iml.seqio_bridge", *task_modules])
+    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, context, _start_worker, (tuple(task_modules), data_dir)
+    ) as pool:
+        futures = {pool.submit(_prepare_chunk, chunk, store_dir): chunk for chunk in chunks}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                try:
+                    yield from future.result()
+                except concurrent.futures.process.BrokenProcessPool:
+                    # One task may have taken its process with it: here each gets another chance.
+                    yield from (prepare_task(name, store_dir) for name in futures[future])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker(task_modules: Sequence[str], data_dir: str) -> None:
+    load_tasks(task_modules, data_dir)
+
+
+def _prepare_chunk(names: Sequence[str], store_dir: str) -> list[Outcome]:
+    return [prepare_task(name, store_dir) for name in names]
+
+
+def _chosen(patterns: Sequence[str]) -> list[str]:
+    names = registry.names()
+    chosen = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise InputError(
+            f"none of {len(names)} registered tasks matches {', '.join(patterns)}", field="prepare.tasks"
+        )
+    return chosen
+
+
+@functools.lru_cache(maxsize=64)
+def _hash_file(path: str) -> str:
+    try:
+        with pathlib.Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+
+
+def _reader_hashes(name: str) -> list[str]:
+    """Hashes of the modules whose code decides what a task's examples are."""
+    from iml import seqio_bridge
+
+    return [_hash_module(module) for module in seqio_bridge.reader_modules(name)]
+
+
+@functools.cache
+def _hash_module(name: str) -> str:
+    """Hash over a module's source and over those of its own package that it uses."""
+    package, pending, seen = name.partition(".")[0], [name], set()
+    while pending:
+        module = sys.modules.get(pending.pop())
+        if module is None or module.__name__ in seen:
+            continue
+        seen.add(module.__name__)
+        for value in vars(module).values():
+            used = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
+            if isinstance(used, str) and used.partition(".")[0] == package and package != "iml":
+                pending.append(used)
+    files = [getattr(sys.modules[used], "__file__", None) for used in sorted(seen)]
+    return store.hash_strings(*(_hash_file(file) for file in files if file))
+
+
+def _progress(console: Console):
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _summarise(console: Console, entries: Mapping[str, store.TaskEntry], failures: Mapping[str, str]) -> None:
+    from rich.table import Table
+
+    table = Table("benchmark", title="the example store")
+    for column in ("categories", "tasks", "examples", "rows"):
+        table.add_column(column, justify="right")
+    benchmarks = {entry.card.benchmark for entry in entries.values()}
+    order = [name for name in BENCHMARKS if name in benchmarks]
+    for benchmark in [*order, *sorted(benchmarks - set(order)), None]:
+        members = [entry for entry in entries.values() if benchmark in (None, entry.card.benchmark)]
+        infos = [info for entry in members for info in entry.splits.values()]
+        sizes = (
+            len({entry.card.category for entry in members}),
+            len(members),
+            sum(info.examples for info in infos),
+            sum(info.rows for info in infos),
+        )
+        table.add_row(benchmark or "all", *(f"{size:,}" for size in sizes))
+    console.print(table)
+    for name, reason in sorted(failures.items())[:_SHOWN]:
+        console.print(
+            f"left out {name}: {reason}", markup=False, highlight=False, style="yellow", soft_wrap=True
+        )
+    if len(failures) > _SHOWN:
+        console.print(f"and {len(failures) - _SHOWN} more, all told in {store.INDEX}", style="yellow")
+
+
+if __name__ == "__main__":
+    configuration.run(prepare, doc=__doc__)

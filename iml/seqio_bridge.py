@@ -1,0 +1,294 @@
+"""SeqIO's side of the bench: tasks and mixtures that are genuine SeqIO ones, and the cards beside them.
+
+This module and `iml.prepare` are the only ones of `iml` that import SeqIO and TensorFlow.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+# TensorFlow tells of CPU features and missing GPUs at import, which is no news to whoever prepares data.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import seqio
+import tensorflow as tf
+
+from iml.bench import registry
+from iml.bench.card import Example, TaskCard
+from iml.data.vocabulary import Vocabulary
+from iml.errors import InputError
+
+#: Environment variable that names the folder of the vocabulary which SeqIO's token features are made with.
+VOCABULARY_VARIABLE = "IML_VOCABULARY"
+
+Read = Callable[[str], Iterable[Mapping[str, Any]]]
+
+
+class PythonSource(seqio.DataSource):
+    """A SeqIO data source whose examples a Python function yields, as mappings of `Example`'s fields.
+
+    `iml.prepare` calls the function itself; SeqIO sees the same examples through `tf.data`, as `inputs` and
+    `targets` and all other fields.
+    """
+
+    def __init__(self, read: Read, splits: Sequence[str], files: Sequence[str | os.PathLike[str]] = ()):
+        """
+        Args:
+          read: yields the examples of a split; picklable if tasks are prepared in several processes.
+          splits: the splits there are.
+          files: what the examples are read from; a task is prepared again when one of them changes.
+        """
+        self.read = read
+        self.files = tuple(os.fspath(file) for file in files)
+        super().__init__(splits=tuple(splits), num_input_examples=None, caching_permitted=False)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        return [split]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+    ) -> tf.data.Dataset:
+        text, texts = tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.string)
+        signature = dict.fromkeys(("uid", "inputs", "targets", "template", "rationale"), text)
+        signature |= {"references": texts, "candidates": texts}
+
+        def generate() -> Iterator[dict[str, Any]]:
+            for fields in self.read(split):
+                example = Example.from_json(fields)
+                source = "\n".join(part for part in (example.instruction, example.source) if part)
+                yield {
+                    "uid": example.uid,
+                    "inputs": source,
+                    "targets": example.target,
+                    "template": example.template,
+                    "rationale": example.rationale,
+                    "references": list(example.references),
+                    "candidates": list(example.candidates),
+                }
+
+        dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+        if shard_info and shard_info.num_shards > 1:
+            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+        return dataset.shuffle(10_000, seed=seed) if shuffle else dataset
+
+
+class SeqioVocabulary(seqio.Vocabulary):
+    """OPT's byte-level BPE as a SeqIO vocabulary, over `iml.data.vocabulary.Vocabulary`.
+
+    Its id 0, `<s>`, never occurs in encoded text, so that SeqIO's padding with 0 is told apart from text.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str] | None = None):
+        """
+        Args:
+          directory: the folder of the vocabulary's two files; None for the one that `set_vocabulary` chose,
+            looked up when the first text is encoded, so that registering a task needs no vocabulary.
+        """
+        super().__init__(extra_ids=0)
+        self._directory = None if directory is None else os.fspath(directory)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary underneath.
+
+        Raises:
+          InputError: none was chosen.
+        """
+        directory = self._directory or os.environ.get(VOCABULARY_VARIABLE)
+        if not directory:
+            raise InputError(
+                "no vocabulary is chosen for SeqIO's token features",
+                remedy=f"Call iml.seqio_bridge.set_vocabulary(folder) or set {VOCABULARY_VARIABLE}",
+            )
+        return _vocabulary(directory)
+
+    @property
+    def eos_id(self) -> int:
+        return Vocabulary.EOS
+
+    @property
+    def unk_id(self) -> int:
+        return Vocabulary.UNK
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.vocabulary.padded_size
+
+    def _encode(self, s: str) -> list[int]:
+        return self.vocabulary.encode(s)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.vocabulary.decode(ids)
+
+    def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+        def encode(text: bytes) -> np.ndarray:
+            return np.asarray(self.vocabulary.encode(text.decode("utf-8", "replace")), np.int32)
+
+        ids = tf.numpy_function(encode, [s], tf.int32)
+        ids.set_shape([None])
+        return ids
+
+    def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        def decode(array: Any) -> Any:
+            if array.ndim == 1:
+                return self.vocabulary.decode(array.tolist()).encode()
+            return [self.vocabulary.decode(row.tolist()).encode() for row in array]
+
+        return tf.numpy_function(decode, [ids], tf.string)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SeqioVocabulary) and other._directory == self._directory
+
+    def __hash__(self) -> int:
+        return hash(self._directory)
+
+
+def set_vocabulary(directory: str | os.PathLike[str]) -> None:
+    """Chooses the vocabulary of all tasks' token features, before or after they are registered."""
+    os.environ[VOCABULARY_VARIABLE] = os.fspath(directory)
+
+
+@functools.cache
+def _vocabulary(directory: str) -> Vocabulary:
+    return Vocabulary(directory)
+
+
+def _tokenize(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """`inputs` and `targets` as ids; the target begins with a space and ends with EOS, as in training."""
+    encoder = OUTPUT_FEATURES["targets"].vocabulary
+
+    def encode(fields: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        source = tf.strings.regex_replace(fields["inputs"], " +$", "")
+        target = tf.strings.join([" ", tf.strings.regex_replace(fields["targets"], r"\s+$", "")])
+        return {
+            **fields,
+            "inputs_pretokenized": fields["inputs"],
+            "targets_pretokenized": fields["targets"],
+            "inputs": encoder.encode_tf(source),
+            "targets": tf.concat([encoder.encode_tf(target), [encoder.eos_id]], axis=0),
+        }
+
+    return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+OUTPUT_FEATURES = {
+    name: seqio.Feature(SeqioVocabulary(), add_eos=False, required=name == "targets")
+    for name in ("inputs", "targets")
+}
+
+
+def add_task(
+    card: TaskCard | Callable[[], TaskCard],
+    *,
+    name: str | None = None,
+    source: seqio.DataSource,
+    preprocessors: Sequence[Callable[..., Any]] = (),
+    metric_fns: Sequence[Callable[..., Any]] = (),
+    postprocess_fn: Callable[..., Any] | None = None,
+) -> seqio.Task:
+    """Registers a task with SeqIO, and its card with the bench. Opens no file.
+
+    Args:
+      card: the task's card, or a function that makes it once it is needed (it may open the data file).
+      name: the task's name, if the card is a function.
+      source: any SeqIO data source; `PythonSource` for examples that Python yields.
+      preprocessors: as in `seqio.Task`; what they yield has the text features `inputs` and `targets`, and
+        any other field of an `Example`. Tokenising is not theirs to do.
+      metric_fns: as in `seqio.Task`.
+      postprocess_fn: as in `seqio.Task`.
+    """
+    registry.add_card(card, name)
+    name = name or card.name
+    try:
+        task = seqio.TaskRegistry.add(
+            name,
+            source=source,
+            preprocessors=[*preprocessors, _tokenize],
+            output_features=OUTPUT_FEATURES,
+            metric_fns=list(metric_fns),
+            postprocess_fn=postprocess_fn,
+        )
+    except BaseException:
+        registry.remove(name)
+        raise
+    _TEXT_PREPROCESSORS[name] = tuple(preprocessors)
+    return task
+
+
+_TEXT_PREPROCESSORS: dict[str, tuple[Callable[..., Any], ...]] = {}
+
+
+def remove_task(name: str) -> None:
+    """Takes a task out of SeqIO's registry and the bench's."""
+    seqio.TaskRegistry.remove(name)
+    registry.remove(name)
+    _TEXT_PREPROCESSORS.pop(name, None)
+
+
+def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
+    """The examples of a registered task as mappings of `Example`'s fields, in the source's order.
+
+    A `PythonSource` without preprocessors is read directly. Any other task runs through TensorFlow up to
+    its text features; where it yields no `uid`, the place in the split serves.
+    """
+    task = seqio.TaskRegistry.get(name)
+    preprocessors = _TEXT_PREPROCESSORS[name]
+    if isinstance(task.source, PythonSource) and not preprocessors:
+        yield from task.source.read(split)
+        return
+    dataset = task.source.get_dataset(split=split, shuffle=False)
+    for preprocessor in preprocessors:
+        dataset = preprocessor(dataset)
+    known = {*Example.__slots__, "inputs", "targets"}
+    for number, fields in enumerate(dataset.as_numpy_iterator()):
+        example = {key: _text(value) for key, value in fields.items() if key in known}
+        example.setdefault("uid", f"{split}-{number}")
+        yield example
+
+
+def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Splits of a task, the files it is read from, and what else tells its data apart from other data."""
+    task = seqio.TaskRegistry.get(name)
+    source = task.source
+    files = source.files if isinstance(source, PythonSource) else ()
+    told: list[str] = [type(source).__name__]
+    if isinstance(source, seqio.TfdsDataSource):
+        told.append(str(source.tfds_dataset.name))
+    elif not isinstance(source, PythonSource):
+        shards = [shard for split in source.splits for shard in source.list_shards(split)]
+        files = tuple(str(shard) for shard in shards if pathlib.Path(str(shard)).exists())
+        told.append(json.dumps(sorted(map(str, shards))))
+    return tuple(source.splits), files, " ".join(told)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return [_text(item) for item in value.tolist()] if hasattr(value, "tolist") else value
+
+
+def reader_modules(name: str) -> tuple[str, ...]:
+    """Names of the modules whose code decides what a task's examples are."""
+    source = seqio.TaskRegistry.get(name).source
+    functions = [*_TEXT_PREPROCESSORS[name], *([source.read] if isinstance(source, PythonSource) else [])]
+    modules = []
+    for function in functions:
+        while isinstance(function, functools.partial):
+            function = function.func
+        modules.append(getattr(function, "__module__", type(function).__module__))
+    return tuple(dict.fromkeys(modules))
