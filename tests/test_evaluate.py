@@ -114,7 +114,7 @@ def test_a_dry_run_writes_nothing(folder, capsys):
 
 
 def test_a_suite_that_fits_no_task_is_refused(folder):
-    with pytest.raises(InputError, match="Suite.tasks"):
+    with pytest.raises(InputError, match="none of the store"):
         run(folder, suite=Suite(tasks=("none.*",), split_scheme="pocket"))
 
 
