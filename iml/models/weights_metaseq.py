@@ -135,7 +135,7 @@ def _infer_config(path: str, tensors: Mapping[str, layout.Tensor], settings: Map
         raise InputError(
             "does not say how many attention heads the model has",
             path=path,
-            remedy="Give the model's configuration, for example --gin_file=models/opt_125m.gin",
+            remedy="Give its shape: --gin.convert.model=@OPTConfig() --gin_file=models/opt_125m.gin, say",
         )
     final_norm = "final_layer_norm.weight" in tensors
     config = OPTConfig(
