@@ -1,0 +1,397 @@
+"""Instruction-tunes an OPT model on the tasks of an example store.
+
+    python -m iml.train --gin_file=models/opt_125m.gin --gin_file=mixtures/opt_iml.gin \\
+        --gin_file=runs/finetune.gin --gin.RUN_DIR=runs/first ...
+
+A run goes on by itself from its latest complete checkpoint. On SIGTERM it saves and ends with status 75,
+which asks for another start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+from iml import configuration
+from iml.bench.mixing import Mixture
+from iml.data.prompts import PromptFormat
+from iml.errors import InputError
+from iml.models.config import OPTConfig
+from iml.training.mesh import MeshConfig
+from iml.training.optimizer import AdamConfig
+from iml.training.rules import PartitionRules
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from iml.data.stream import TrainStream
+    from iml.training.loop import Setup
+
+_FLAGS = {
+    "show_step": "print what the model sees at this step, counted from 0, and end",
+    "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
+    "coordinator_address": "host:port of process 0, for a run of several processes",
+    "num_processes": "how many processes the run has",
+    "process_id": "the number of this process, from 0",
+}
+#: Settings of the model with which a run may be gone on with: they change speed and memory.
+_FREE = ("remat", "attention", "init_std")
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
+
+
+def train(
+    model: OPTConfig,
+    store_dir: str,
+    vocabulary_dir: str,
+    run_dir: str,
+    mixture: Mixture,
+    steps: int,
+    batch_size: int,
+    length: int = 2048,
+    init_from: str | None = None,
+    prompt_format: PromptFormat = PromptFormat(),  # noqa: B008 (frozen)
+    optimizer: AdamConfig = AdamConfig(),  # noqa: B008
+    mesh: MeshConfig = MeshConfig(),  # noqa: B008
+    rules: PartitionRules = PartitionRules(),  # noqa: B008
+    microbatches: int = 1,
+    seed: int = 1234,
+    checkpoint_period: int = 500,
+    keep: int | None = 3,
+    log_period: int = 10,
+    data_threads: int = 2,
+    segments: int = 64,
+    strict: bool = False,
+    leak_probe: bool = True,
+    dry_run: bool = False,
+    show_step: str | None = None,
+    show_lanes: str = "0",
+    coordinator_address: str | None = None,
+    num_processes: str | None = None,
+    process_id: str | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on training.
+
+    Args:
+      model: the model.
+      store_dir: the example store that iml.prepare wrote.
+      vocabulary_dir: folder of the BPE's two files.
+      run_dir: folder of the run; one that holds a run is gone on with.
+      mixture: which tasks, and how much of each.
+      steps: updates of the whole run.
+      batch_size: packed rows in a batch, over all devices and microbatches.
+      length: positions of a row.
+      init_from: None for random parameters, or a folder of iml or of Hugging Face's OPT.
+      prompt_format: how examples become prompts.
+      optimizer: the optimiser.
+      mesh: the device mesh.
+      rules: which axis of a parameter is split over which axis of the mesh.
+      microbatches: parts of a batch that are computed one after the other, to save memory.
+      seed: of the stream, of dropout and of random parameters.
+      checkpoint_period: steps between checkpoints.
+      keep: checkpoints kept; None for all.
+      log_period: steps between records.
+      data_threads: threads that make batches; they change nothing but speed.
+      segments: documents that a row may hold.
+      strict: end where an example cannot be read, instead of leaving it out.
+      leak_probe: check at the start that packed documents do not see each other.
+      dry_run: print what would be done.
+      show_step: print what the model sees at this step.
+      show_lanes: rows to print.
+      coordinator_address: see `--help`.
+      num_processes: see `--help`.
+      process_id: see `--help`.
+
+    Returns:
+      The last record of `metrics.jsonl`.
+
+    Raises:
+      InputError: a setting or a file is wrong.
+    """
+    from rich.console import Console
+
+    from iml.data.store import ExampleStore
+    from iml.data.stream import TrainStream
+    from iml.data.vocabulary import Vocabulary
+
+    console = Console()
+    for name, value in (
+        ("steps", steps),
+        ("checkpoint_period", checkpoint_period),
+        ("log_period", log_period),
+    ):
+        if value < 1:
+            raise InputError(f"must be at least 1, not {value}", field=f"train.{name}")
+    if length > model.max_positions:
+        raise InputError(
+            f"{length} is longer than the model's {model.max_positions} positions", field="train.length"
+        )
+    vocabulary = Vocabulary(os.fspath(vocabulary_dir))
+    if vocabulary.size > model.vocab_size:
+        raise InputError(
+            f"the vocabulary has {vocabulary.size} entries, the model only {model.vocab_size}",
+            field="OPTConfig.vocab_size",
+            remedy=f"Bind OPTConfig.vocab_size = {vocabulary.padded_size}",
+        )
+    store = ExampleStore(store_dir)
+    stream = TrainStream(
+        store,
+        vocabulary,
+        mixture,
+        prompt_format,
+        batch_size,
+        length,
+        seed=seed,
+        segments=segments,
+        strict=strict,
+    )
+    if show_step is not None:
+        _show(console, stream, run_dir, show_step, show_lanes)
+        return {}
+
+    if coordinator_address or num_processes or process_id:
+        _join(coordinator_address, num_processes, process_id)
+    import jax
+
+    from iml.models.opt import OPT
+    from iml.training import loop, partition
+    from iml.training import mesh as mesh_lib
+    from iml.training import optimizer as optimizer_lib
+    from iml.training import step as step_lib
+
+    device_mesh = mesh_lib.make_mesh(mesh)
+    step_lib.check_batch_size(batch_size, microbatches, device_mesh)
+    rows = partition.shard_batch(device_mesh)
+    network = OPT(model, constrain=lambda x: jax.lax.with_sharding_constraint(x, rows))
+    layout = step_lib.lay_out(
+        network, optimizer_lib.make_optimizer(optimizer, steps, network.logical_axes()), rules, device_mesh
+    )
+    setup = loop.Setup(
+        model=network,
+        stream=stream,
+        mesh=device_mesh,
+        layout=layout,
+        optimizer=optimizer,
+        microbatches=microbatches,
+        steps=steps,
+        seed=seed,
+        run_dir=os.fspath(run_dir),
+        checkpoint_period=checkpoint_period,
+        keep=keep,
+        log_period=log_period,
+        data_threads=data_threads,
+        meta={
+            "model": model.to_json(),
+            "fingerprints": _fingerprints(model, stream),
+            "config": configuration.operative(),
+        },
+    )
+    if jax.process_index() == 0:
+        _describe(console, setup, dry_run)
+    if dry_run:
+        return {}
+    return _run(console, setup, init_from, vocabulary_dir, leak_probe)
+
+
+def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: str, leak_probe: bool):
+    import jax
+    from etils import epath
+
+    from iml.training import checkpoints, loop
+    from iml.training import leak_probe as leak_probe_lib
+    from iml.training import step as step_lib
+
+    say = console.print if jax.process_index() == 0 else lambda *_: None
+    standing = loop.restore(setup)
+    if standing is None:
+        params = loop.start_params(setup, init_from)
+        state = step_lib.begin(setup.layout, setup.make_optimizer(), params)
+        stream_state = setup.stream.initial_state()
+        say(f"begins from {init_from or 'random parameters'}")
+    else:
+        state, stream_state = standing
+        say(f"goes on after step {stream_state.step}")
+    if jax.process_index() == 0:
+        folder = epath.Path(setup.run_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.gin").write_text(setup.meta["config"])
+        (folder / "plan.json").write_text(json.dumps(plan_of(setup), indent=1) + "\n")
+        checkpoints.write_config(folder / "model.json", setup.model.config)
+        checkpoints.copy_vocabulary(vocabulary_dir, folder / "vocabulary")
+    if leak_probe:
+        leak_probe_lib.probe(setup.model, state.params, setup.mesh, setup.stream.length)
+        say(f"attention {setup.model.config.attention!r}: packed documents do not see each other")
+    return loop.Trainer(setup, state, stream_state, console).run()
+
+
+def plan_of(setup: Setup) -> dict[str, Any]:
+    """What a run draws from and runs on, for `plan.json`."""
+    import jax
+
+    stream = setup.stream
+    counts = stream.plan.counts
+    return {
+        "fingerprint": stream.fingerprint,
+        "fingerprints": setup.meta["fingerprints"],
+        "epoch_size": stream.plan.epoch_size,
+        "benchmarks": {
+            name: {"tasks": tasks, "draws": draws, "share": draws / stream.plan.epoch_size}
+            for name, tasks, draws in _by_benchmark(stream)
+        },
+        "counts": dict(counts),
+        "left_out": left_out(stream),
+        "steps": setup.steps,
+        "mesh": dict(setup.mesh.shape),
+        "processes": jax.process_count(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "attention": setup.model.config.attention,
+        "parameters": setup.model.config.num_parameters(),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def left_out(stream: TrainStream) -> dict[str, str]:
+    """Why a task of the store is not trained on, by name."""
+    from iml.bench.levels import load_split_scheme
+
+    scheme = load_split_scheme(stream.mixture.split_scheme)
+    reasons = dict(stream.store.failures)
+    for name, entry in stream.store.tasks.items():
+        if name in stream.plan.counts:
+            continue
+        level = scheme.level(entry.card)
+        if level != "supervised":
+            reasons[name] = level.replace("_", " ")
+        elif "train" not in entry.splits or not entry.splits["train"].rows:
+            reasons[name] = "it has no training examples"
+        else:
+            reasons[name] = "the mixture leaves it out"
+    return dict(sorted(reasons.items()))
+
+
+def _by_benchmark(stream: TrainStream) -> list[tuple[str, int, int]]:
+    """(benchmark, its tasks, its draws in an epoch), sorted."""
+    groups: dict[str, list[int]] = {}
+    for task, count in stream.plan.counts.items():
+        groups.setdefault(stream.store.tasks[task].card.benchmark, []).append(count)
+    return [(name, len(counts), sum(counts)) for name, counts in sorted(groups.items())]
+
+
+def _describe(console: Console, setup: Setup, dry_run: bool) -> None:
+    """What is about to run; with every task and setting on a dry run."""
+    import jax
+
+    stream = setup.stream
+    missing = left_out(stream)
+    if dry_run:
+        console.print(setup.meta["config"], markup=False, highlight=False)
+        console.print(_task_table(stream))
+        for name, reason in missing.items():
+            console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
+    console.print(_benchmark_table(stream))
+    if missing:
+        console.print(f"{len(missing)} tasks of the store are left out (plan.json and --dry_run name them)")
+    shape = ", ".join(f"{name}={size}" for name, size in setup.mesh.shape.items())
+    console.print(
+        f"mesh {shape} on {jax.device_count()} x {jax.devices()[0].device_kind}, "
+        f"{jax.process_count()} process(es)"
+    )
+    console.print(
+        f"model of {setup.model.config.num_parameters():,} parameters, {setup.model.config.dtype}; "
+        f"{setup.steps} steps of {stream.batch_size} x {stream.length} positions in "
+        f"{setup.microbatches} microbatch(es); run folder {setup.run_dir}",
+        markup=False,
+    )
+
+
+def _benchmark_table(stream: TrainStream) -> Table:
+    from rich.table import Table
+
+    table = Table("benchmark", "tasks", "draws in an epoch", "share", title="mixture")
+    for name, tasks, draws in _by_benchmark(stream):
+        table.add_row(name, str(tasks), f"{draws:,}", f"{draws / stream.plan.epoch_size:.2%}")
+    return table
+
+
+def _task_table(stream: TrainStream) -> Table:
+    from rich.table import Table
+
+    table = Table("task", "category", "examples", "draws in an epoch", "share", title="tasks")
+    for name, count in stream.plan.counts.items():
+        entry = stream.store.tasks[name]
+        examples = entry.splits["train"].examples
+        share = f"{count / stream.plan.epoch_size:.3%}"
+        table.add_row(name, entry.card.category, f"{examples:,}", f"{count:,}", share)
+    return table
+
+
+def _show(console: Console, stream: TrainStream, run_dir: str, show_step: str, show_lanes: str) -> None:
+    """Prints rows of a step, made from the nearest checkpoint before it or else from the start."""
+    from iml.data.show import show_step as render
+    from iml.data.stream import StreamState
+    from iml.training import checkpoints
+
+    number = _whole_number(show_step, "--show_step")
+    lanes = [_whole_number(lane, "--show_lanes") for lane in str(show_lanes).split(",")]
+    state = None
+    earlier = [step for step in checkpoints.complete_steps(run_dir) if step <= number]
+    if earlier:
+        meta = checkpoints.read_meta(run_dir, earlier[-1])
+        if meta["fingerprints"]["stream"] == stream.fingerprint:
+            state = StreamState.from_json(meta["stream"])
+    console.print(render(stream, number, lanes, state))
+
+
+def _whole_number(text: str | bool, flag: str) -> int:
+    if not str(text).strip().isdigit():
+        raise InputError(f"not a whole number: {text!r}", field=flag)
+    return int(text)
+
+
+def _fingerprints(model: OPTConfig, stream: TrainStream) -> dict[str, Any]:
+    """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
+    import dataclasses
+
+    shape = {name: value for name, value in model.to_json().items() if name not in _FREE}
+    plan = json.dumps([dict(stream.plan.counts), dict(stream.plan.rows)], sort_keys=True)
+    return json.loads(
+        json.dumps(
+            {
+                "model": shape,
+                "batch_size": stream.batch_size,
+                "length": stream.length,
+                "seed": stream.seed,
+                "prompt_format": dataclasses.asdict(stream.prompt_format),
+                "vocabulary": stream.vocabulary.fingerprint[:16],
+                "mixture": hashlib.blake2b(plan.encode(), digest_size=8).hexdigest(),
+                "stream": stream.fingerprint,
+            }
+        )
+    )
+
+
+def _join(address: str | None, processes: str | None, process: str | None) -> None:
+    """Joins the other processes of the run."""
+    if address is None or processes is None or process is None:
+        raise InputError(
+            "a run of several processes needs --coordinator_address, --num_processes and --process_id"
+        )
+    import jax
+
+    jax.distributed.initialize(
+        address, _whole_number(processes, "--num_processes"), _whole_number(process, "--process_id")
+    )
+
+
+if __name__ == "__main__":
+    configuration.run(
+        train,
+        doc=__doc__,
+        configurables=[OPTConfig, Mixture, PromptFormat, AdamConfig, MeshConfig, PartitionRules],
+        flags=_FLAGS,
+    )

@@ -1,0 +1,267 @@
+"""The training loop: steps, records and checkpoints, from wherever the run stands."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from iml.data.stream import StreamState, TrainStream
+from iml.models.opt import OPT
+from iml.training import checkpoints, feed, flops, metrics, optimizer, partition, step
+
+#: Status of a process that was asked to end (SIGTERM), has saved and wants to be started again: EX_TEMPFAIL.
+REQUEUE = 75
+#: Steps that the devices may lag behind the host.
+_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All that a run is made of.
+
+    Attributes:
+      model: the model.
+      stream: its data.
+      mesh: the device mesh.
+      layout: where the state lies on it.
+      optimizer: the optimiser's settings.
+      microbatches: parts of each batch, computed one after the other.
+      steps: steps of the whole run.
+      seed: of dropout and of initial parameters.
+      run_dir: the run's folder.
+      checkpoint_period: steps between checkpoints; one is also written at the end.
+      keep: checkpoints kept; None for all.
+      log_period: steps between records.
+      data_threads: threads that make batches.
+      meta: what every checkpoint says besides step and stream: model, fingerprints, gin text.
+    """
+
+    model: OPT
+    stream: TrainStream
+    mesh: jax.sharding.Mesh
+    layout: step.Layout
+    optimizer: optimizer.AdamConfig
+    microbatches: int
+    steps: int
+    seed: int
+    run_dir: str
+    checkpoint_period: int
+    keep: int | None
+    log_period: int
+    data_threads: int
+    meta: Mapping[str, Any]
+
+    def make_optimizer(self):
+        return optimizer.make_optimizer(self.optimizer, self.steps, self.model.logical_axes())
+
+
+class Trainer:
+    """Runs a training run to its end, or until it is asked to stop."""
+
+    def __init__(self, setup: Setup, state: step.TrainState, stream_state: StreamState, console: Console):
+        """
+        Args:
+          setup: the run.
+          state: where it stands; its arrays are taken over.
+          stream_state: where its stream stands.
+          console: where to show progress.
+        """
+        self._setup, self._state, self._stream_state, self._console = setup, state, stream_state, console
+        self._stopping = False
+
+    def run(self) -> metrics.Record:
+        """Trains to the last step.
+
+        Returns:
+          The last record that was written, empty if there was nothing left to do.
+
+        Raises:
+          SystemExit: with `REQUEUE`, after a checkpoint, where the process was asked to end.
+        """
+        setup, done = self._setup, self._stream_state.step
+        if done >= setup.steps:
+            return {}
+        train_step = self._compile()
+        key = jax.random.key(setup.seed)
+        keeper = checkpoints.Checkpoints(setup.run_dir, setup.keep)
+        log = _Log(setup, done, self._console)
+        in_flight: collections.deque[Any] = collections.deque()
+        batches = feed.feed(setup.stream, self._stream_state, setup.mesh, setup.data_threads)
+        try:
+            with _on_sigterm(self._stop):
+                if done == 0:
+                    # What evaluation compares with; and a folder that cannot be written to is found out now.
+                    self._save(keeper, 0)
+                for fed in batches:
+                    self._state, result = train_step(self._state, fed.batch, key)
+                    self._stream_state, done = fed.after, done + 1
+                    log.add(result, fed.waited)
+                    in_flight.append(result["loss_sum"])
+                    if len(in_flight) > _AHEAD:
+                        in_flight.popleft().block_until_ready()
+                    stopping = self._must_stop(done)
+                    last = done == setup.steps or stopping
+                    if done % setup.log_period == 0 or last:
+                        log.end_window(done)
+                    if done % setup.checkpoint_period == 0 or last:
+                        # What stands in a checkpoint must stand in the records too.
+                        log.flush(done)
+                        self._save(keeper, done)
+                    if last:
+                        break
+        finally:
+            batches.close()
+            try:
+                keeper.close()
+            finally:
+                log.close()
+        if stopping and done < setup.steps:
+            self._console.print(f"stopped after step {done}, saved; status {REQUEUE} asks for another start")
+            raise SystemExit(REQUEUE)
+        return log.last
+
+    def _compile(self):
+        setup, stream = self._setup, self._setup.stream
+        names = benchmark_names(stream)
+        return step.make_train_step(
+            setup.model,
+            setup.make_optimizer(),
+            optimizer.make_schedule(setup.optimizer, setup.steps),
+            setup.layout,
+            setup.mesh,
+            setup.microbatches,
+            [names.index(stream.store.tasks[task].card.benchmark) for task in stream.tasks],
+            len(names),
+        )
+
+    def _save(self, keeper: checkpoints.Checkpoints, done: int) -> None:
+        whole = feed.gather_state(self._stream_state)
+        meta = {**self._setup.meta, "step": done, "stream": whole.to_json(), "seed": self._setup.seed}
+        keeper.save(done, self._state.params, self._state.opt_state, meta)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _must_stop(self, done: int) -> bool:
+        """Whether to end after this step; all processes agree."""
+        if jax.process_count() == 1:
+            return self._stopping
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(done)
+
+
+def benchmark_names(stream: TrainStream) -> list[str]:
+    """The benchmarks that a stream draws from, sorted."""
+    return sorted({stream.store.tasks[task].card.benchmark for task in stream.tasks})
+
+
+class _Log:
+    """Collects metrics on the devices and fetches a window's only when the next one has ended."""
+
+    def __init__(self, setup: Setup, done: int, console: Console):
+        self.last: metrics.Record = {}
+        self._names = benchmark_names(setup.stream)
+        self._flops = flops.flops_per_token(setup.model.config, setup.stream.length)
+        peak = flops.peak_flops(jax.devices()[0].device_kind)
+        self._peak = peak * jax.device_count() if peak else None
+        # Every process has the metrics; one writes them.
+        self._writer = (
+            metrics.Writer(setup.run_dir, done, setup.steps, console) if jax.process_index() == 0 else None
+        )
+        self._window: list[Any] = []
+        self._ended: tuple[Any, ...] | None = None
+        self._waited, self._began = 0.0, time.monotonic()
+
+    def add(self, result: Mapping[str, jax.Array], waited: float) -> None:
+        self._window.append(result)
+        self._waited += waited
+
+    def end_window(self, done: int) -> None:
+        self._write_ended()
+        if self._window:
+            now = time.monotonic()
+            self._ended = (self._window, done, now - self._began, self._waited)
+            self._window, self._waited, self._began = [], 0.0, now
+
+    def flush(self, done: int) -> None:
+        self.end_window(done)
+        self._write_ended()
+
+    def _write_ended(self) -> None:
+        if self._ended is None:
+            return
+        window, done, seconds, waited = self._ended
+        self._ended = None
+        if self._writer:
+            self.last = metrics.summarise(
+                jax.device_get(window), done, seconds, waited, self._names, self._flops, self._peak
+            )
+            self._writer.write(self.last)
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+@contextlib.contextmanager
+def _on_sigterm(stop) -> Iterator[None]:
+    """Calls `stop` on SIGTERM; with several processes JAX's preemption service listens instead."""
+    if jax.process_count() > 1:
+        yield
+        return
+    try:
+        before = signal.signal(signal.SIGTERM, lambda *_: stop())
+    except ValueError:  # Not in the main thread, where the caller keeps its signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def start_params(setup: Setup, init_from: str | None) -> Any:
+    """The parameters that a run begins with, on the mesh.
+
+    Args:
+      init_from: None for random ones, or a folder of iml (run, checkpoint, parameters) or Hugging Face's OPT.
+
+    Raises:
+      InputError: the folder is neither, or belongs to a model of another shape.
+    """
+    shardings = setup.layout.shardings.params
+    if init_from is None:
+        key = jax.random.fold_in(jax.random.key(setup.seed), 0x1517)
+        return jax.jit(setup.model.init, out_shardings=shardings)(key)
+    from iml.training import initial
+
+    return initial.read_params(init_from, setup.model, shardings)
+
+
+def restore(setup: Setup) -> tuple[step.TrainState, StreamState] | None:
+    """Where a run stands by its latest complete checkpoint; None where it has none.
+
+    Raises:
+      InputError: the checkpoint is damaged, or of other settings.
+    """
+    steps = checkpoints.complete_steps(setup.run_dir)
+    if not steps:
+        return None
+    meta = checkpoints.read_meta(setup.run_dir, steps[-1])
+    folder = f"{setup.run_dir}/checkpoints/{steps[-1]}"
+    checkpoints.check_fingerprints(folder, meta["fingerprints"], setup.meta["fingerprints"])
+    placed = setup.layout.placed
+    params, opt_state = checkpoints.restore_state(setup.run_dir, steps[-1], placed.params, placed.opt_state)
+    state = step.resume(setup.layout, steps[-1], params, opt_state)
+    stream_state = StreamState.from_json(meta["stream"])
+    lanes = partition.local_lanes(setup.mesh, setup.stream.batch_size)
+    return state, StreamState(stream_state.step, {lane: stream_state.lanes[lane] for lane in lanes})

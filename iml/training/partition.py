@@ -1,0 +1,62 @@
+"""From logical axis names to shardings, by a table of rules as in T5X."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from iml.errors import InputError
+from iml.training.rules import PartitionRules
+
+#: Mesh axes over which the rows of the global batch are split.
+BATCH_AXES = ("data", "fsdp")
+
+
+def shard_params(abstract: Any, axes: Any, rules: PartitionRules, mesh: Mesh) -> Any:
+    """Shardings in the shape of the parameters.
+
+    Args:
+      abstract: parameters as `jax.ShapeDtypeStruct`.
+      axes: their logical axes, a tuple of names in place of each.
+
+    Raises:
+      InputError: a dimension cannot be divided over its mesh axis.
+    """
+
+    def shard(path, leaf, names):
+        spec = PartitionSpec(*rules.mesh_axes(names, mesh.axis_names))
+        for size, name, axis in zip(leaf.shape, names, spec, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise InputError(
+                    f"{jax.tree_util.keystr(path)}: axis {name!r} of size {size} cannot be divided over "
+                    f"{mesh.shape[axis]} devices ({axis})",
+                    field="MeshConfig",
+                    remedy=f"Choose another size of {axis!r}, or bind PartitionRules.rules",
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(shard, abstract, axes)
+
+
+def shard_batch(mesh: Mesh) -> NamedSharding:
+    """The sharding of every array of a batch: rows over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """Parts into which the rows of the batch are split."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+
+
+def local_lanes(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of the global batch that this process feeds: those its devices hold."""
+    places = shard_batch(mesh).addressable_devices_indices_map((batch_size,))
+    return sorted({row for (rows,) in places.values() for row in range(batch_size)[rows]})
