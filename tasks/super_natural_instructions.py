@@ -196,7 +196,7 @@ def _strings(
     value = record[name]
     value = [value] if isinstance(value, str) else value
     if optional and isinstance(value, list):
-        value = [item for item in value if item is not None]  # a hundred files have "URL": [null]
+        value = [item for item in value if isinstance(item, str)]  # a hundred files have "URL": [NaN]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise InputError("must be a string or a list of strings", path=path, field=field, remedy=_REMEDY)
     return value
