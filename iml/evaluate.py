@@ -79,7 +79,7 @@ def evaluate(
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation import requests
+    from iml.evaluation import aggregation, requests
 
     console = Console()
     store = ExampleStore(store_dir)
@@ -110,7 +110,13 @@ def evaluate(
     if not outcome.predictions:
         name, reason = next(iter(outcome.failures.items()))
         raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
-    scores = {"header": header, "failures": outcome.failures}
+    scores = aggregation.aggregate(
+        outcome.predictions,
+        {name: entry.card for name, entry in store.tasks.items()},
+        {name: task.level for name, task in selected.items()},
+        header,
+        outcome.failures,
+    )
     (pathlib.Path(output_dir) / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
     return scores
 

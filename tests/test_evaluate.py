@@ -136,4 +136,4 @@ def test_the_process_loads_neither_tensorflow_nor_torch(folder):
     ]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (folder / "out" / "report.html").exists()
+    assert (folder / "out" / "scores.json").exists()
