@@ -212,7 +212,7 @@ def check_batch_size(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh
     shards = partition.batch_shards(mesh)
     if microbatches < 1 or batch_size % (shards * microbatches):
         raise InputError(
-            f"{batch_size} rows cannot be divided into {microbatches} microbatches x {shards} parts of the mesh",
+            f"{batch_size} rows cannot be divided into {microbatches} microbatches of {shards} parts each",
             field="train.batch_size",
             remedy=f"Choose a multiple of {shards * max(microbatches, 1)}, or other microbatches or mesh",
         )
