@@ -93,7 +93,9 @@ def split_schemes() -> tuple[str, ...]:
     """Names of the schemes that come with the package."""
     names = (path.name for path in importlib.resources.files(_DEFINITIONS).iterdir())
     return tuple(
-        sorted(name[len("splits_") : -len(".json")] for name in names if fnmatch.fnmatch(name, "splits_*.json"))
+        sorted(
+            name[len("splits_") : -len(".json")] for name in names if fnmatch.fnmatch(name, "splits_*.json")
+        )
     )
 
 

@@ -1,0 +1,228 @@
+"""PromptSource: crowd-sourced Jinja templates rendered on rows of public data sets (paper, section 2.1, A.1).
+
+One task is one data set or subset; its rows are examples times templates. Only templates of the data set's
+original task are used, and of an evaluation split only those that apply to all of its examples, turk excepted.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import importlib.resources
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from iml import seqio_bridge
+from iml.bench.card import TaskCard
+from iml.errors import InputError
+from tasks.promptsource_rendering import Renderer, seeded_choice
+from tasks.promptsource_rows import RowFiles, find_rows
+from tasks.promptsource_templates import Template, read_templates
+
+_URL = "https://github.com/bigscience-workshop/promptsource"
+#: Fields that say that a row's answer is withheld, as the public test splits of GLUE do.
+_WITHHELD = {"label": (-1, "")}
+
+
+def register(
+    data_dir: str,
+    *,
+    original_task_only: bool = True,
+    truncate: bool = True,
+    train_fraction_of_validation: float = 0.0,
+) -> None:
+    """Registers a task for every template folder that has rows; opens no data file.
+
+    Args:
+      data_dir: holds `promptsource/templates/**/templates.yaml` and the rows (`hf_raw`, `raw`, `t5`).
+      original_task_only: leave out templates that ask for something else than the data set's task.
+      truncate: cut each printed value to 2048 characters, as the `promptsource` package does.
+      train_fraction_of_validation: where there is a validation split and no train split, so much of it becomes
+        the train split and only the rest remains for validation; the card's source says so.
+
+    Raises:
+      InputError: there are no templates, a fraction is not within [0, 1), or a data set has no category.
+    """
+    root = pathlib.Path(data_dir)
+    folder = root / "promptsource" / "templates"
+    paths = sorted(folder.rglob("templates.yaml"))
+    if not paths:
+        raise InputError(
+            "there are no templates here", path=folder, remedy="Put PromptSource's templates there"
+        )
+    if not 0.0 <= train_fraction_of_validation < 1.0:
+        raise InputError("must be at least 0 and less than 1", field="train_fraction_of_validation")
+    for path in paths:
+        name = path.parent.relative_to(folder).as_posix()
+        rows = find_rows(root, name)
+        if rows:
+            parted = train_fraction_of_validation if "validation" in rows and "train" not in rows else 0.0
+            _register_one(name, path, rows, original_task_only, truncate, parted)
+
+
+def task_name(folder: str) -> str:
+    """The task's name: "super_glue/copa" -> "promptsource.super_glue_copa"."""
+    return "promptsource." + "".join(char if char.isalnum() or char in "_." else "_" for char in folder)
+
+
+@functools.cache
+def _definitions() -> Mapping[str, Mapping[str, str]]:
+    file = importlib.resources.files("tasks") / "definitions" / "promptsource_categories.json"
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _definition(table: str, folder: str) -> str | None:
+    entries = _definitions()[table]
+    return entries.get(folder, entries.get(folder.split("/")[0]))
+
+
+def category(folder: str) -> str:
+    """The category of a template folder's task.
+
+    Raises:
+      InputError: the table has none.
+    """
+    found = _definition("categories", folder)
+    if found is None:
+        raise InputError(
+            f"no category is known for {folder}",
+            field="category",
+            remedy="Add it to tasks/definitions/promptsource_categories.json",
+        )
+    return found
+
+
+def _register_one(
+    folder: str,
+    path: pathlib.Path,
+    rows: Mapping[str, RowFiles],
+    original_task_only: bool,
+    truncate: bool,
+    parted: float,
+) -> None:
+    name, kind = task_name(folder), category(folder)
+
+    def templates() -> tuple[Template, ...]:
+        return _chosen(path, original_task_only)
+
+    def card() -> TaskCard:
+        source = folder
+        if parted:
+            source += f" ({parted:.0%} of its validation split serves as the train split)"
+        return TaskCard(
+            name=name,
+            benchmark="promptsource",
+            category=kind,
+            source=source,
+            metrics=_metrics(folder, templates()),
+            url=_URL,
+        )
+
+    def read(split: str) -> Iterator[dict[str, Any]]:
+        examples = list(_examples(rows, split, parted))
+        tolerant = split == "train" or folder == "turk"
+        return _rendered(path, templates(), examples, tolerant=tolerant, truncate=truncate)
+
+    splits = tuple(split for split in ("train", *rows) if split in rows or parted)
+    files = tuple(str(file) for file in (path, *(file for split in rows.values() for file in split.paths)))
+    seqio_bridge.add_task(
+        card,
+        name=name,
+        source=seqio_bridge.PythonSource(read=read, splits=tuple(dict.fromkeys(splits)), files=files),
+    )
+
+
+def _chosen(path: pathlib.Path, original_task_only: bool) -> tuple[Template, ...]:
+    chosen = tuple(
+        template for template in read_templates(path) if template.original_task or not original_task_only
+    )
+    if not chosen:
+        raise InputError("no template is for the original task", path=path, field="original_task")
+    return chosen
+
+
+def _metrics(folder: str, templates: tuple[Template, ...]) -> tuple[str, ...]:
+    """The templates' metrics, the most frequent first; the paper's own choice before them where it differs."""
+    counts = collections.Counter(metric for template in templates for metric in template.metrics)
+    ordered = [metric for metric, _ in counts.most_common()]
+    own = _definition("metrics", folder)
+    return tuple(dict.fromkeys([own, *ordered] if own else ordered))
+
+
+def _in_train(index: int, fraction: float) -> bool:
+    digest = hashlib.blake2b(f"promptsource {index}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") < fraction * 2**32
+
+
+def _examples(
+    rows: Mapping[str, RowFiles], split: str, parted: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The split's labelled rows with their names, which are of the split that they stand in on disk."""
+    stored = "validation" if parted and split == "train" else split
+    for index, row in enumerate(rows[stored].rows()):
+        if parted and stored == "validation" and _in_train(index, parted) != (split == "train"):
+            continue
+        if any(field in row and row[field] in values for field, values in _WITHHELD.items()):
+            continue
+        yield f"{stored}-{index}", row
+
+
+def _rendered(
+    path: pathlib.Path,
+    templates: tuple[Template, ...],
+    examples: list[tuple[str, dict[str, Any]]],
+    *,
+    tolerant: bool,
+    truncate: bool,
+) -> Iterator[dict[str, Any]]:
+    """Each example under each template that applies to it, example by example."""
+    prompts = [_Prompt(path, template, truncate) for template in templates]
+    if not tolerant:
+        # Rendered twice rather than kept: a validation split under ten templates may not fit into memory.
+        for name, row in examples:
+            prompts = [prompt for prompt in prompts if prompt.example(name, row) is not None]
+        if examples and not prompts:
+            raise InputError("no template applies to all examples of the split", path=path)
+    for name, row in examples:
+        for prompt in prompts:
+            example = prompt.example(name, row)
+            if example is not None:
+                yield example
+
+
+class _Prompt:
+    """A template with its renderer."""
+
+    def __init__(self, path: pathlib.Path, template: Template, truncate: bool):
+        self._path, self._template = path, template
+        try:
+            self._renderer = Renderer(template.jinja, template.answer_choices, truncate=truncate)
+        except InputError as error:
+            raise self._named(error) from error
+
+    def example(self, name: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The fields of the example, or None if the template does not apply to the row."""
+        template = self._template
+        try:
+            parts, choices = self._renderer.render(row, seeded_choice(name, template.id))
+        except InputError as error:
+            raise self._named(error, name) from error
+        if len(parts) != 2 or not all(parts):
+            return None
+        source, target = parts
+        ranked = "accuracy" in template.metrics and choices and len(set(choices)) > 1 and target in choices
+        return {
+            "uid": name,
+            "source": source,
+            "target": target,
+            "references": [target],
+            "candidates": list(dict.fromkeys(choices)) if ranked else [],
+            "template": f"{template.id} {template.name}",
+        }
+
+    def _named(self, error: InputError, name: str = "") -> InputError:
+        where = f"template {self._template.id} ({self._template.name})" + (f" on {name}" if name else "")
+        return InputError(f"{where}: {error.problem}", path=self._path, field=error.field)

@@ -1,0 +1,269 @@
+"""Finds and reads the rows that templates are rendered on, in the schema that the templates were written for.
+
+`hf_raw/<data set>/<subset or none>/<split>.jsonl[.gz]` holds such rows for any data set. A few other releases
+are brought into it here, field by field; none of them has a label guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import gzip
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from iml.errors import InputError
+
+Row = dict[str, Any]
+SPLITS = ("train", "validation", "test")
+
+#: Template folders whose rows stand under another name.
+_FOLDERS = {"commonsense_qa": "tau/commonsense_qa/none", "piqa": "piqa/plain_text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFiles:
+    """The files of one split and how to read them.
+
+    Attributes:
+      paths: the files, read one after the other.
+      read: gives one file's rows with the numbers of their lines.
+    """
+
+    paths: tuple[pathlib.Path, ...]
+    read: Callable[[pathlib.Path], Iterator[tuple[int, Row]]]
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in order.
+
+        Raises:
+          InputError: a line is not what it should be, naming file and line.
+        """
+        for path in self.paths:
+            yield from (row for _, row in self.read(path))
+
+
+def read_lines(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+    """JSON lines, gzipped if the name ends in .gz."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _record(path, number, line)
+    except (OSError, EOFError) as error:
+        raise InputError(f"cannot be read: {error}", path=path, line=number + 1) from error
+
+
+def _record(path: pathlib.Path, number: int, line: bytes) -> Row:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 at byte {error.start}", path=path, line=number) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}", path=path, line=number) from error
+    if not isinstance(record, dict):
+        raise InputError("not a JSON object", path=path, line=number)
+    return record
+
+
+def _mapped(change: Callable[[Row], Row | Iterator[Row]]) -> Callable:
+    """A reader of JSON lines that gives each record's row, or its several rows."""
+
+    def read(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+        for number, record in read_lines(path):
+            try:
+                changed = change(record)
+                rows = [changed] if isinstance(changed, dict) else list(changed)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"not in this data set's format: {error!r}", path=path, line=number
+                ) from error
+            yield from ((number, row) for row in rows)
+
+    return read
+
+
+def _table(
+    change: Callable[[int, Row], Row | None], columns: tuple[str, ...] = (), **options: Any
+) -> Callable:
+    """A reader of CSV or TSV; `columns` names them where the file has no header."""
+
+    def read(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                table = csv.DictReader(file, fieldnames=columns or None, **options)
+                for index, record in enumerate(table):
+                    try:
+                        row = change(index, record)
+                    except (KeyError, TypeError, ValueError) as error:
+                        problem = f"not in this data set's format: {error!r}"
+                        raise InputError(problem, path=path, line=table.line_num) from error
+                    if row is not None:
+                        yield table.line_num, row
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 at byte {error.start}", path=path) from error
+        except csv.Error as error:
+            raise InputError(f"not a table: {error}", path=path) from error
+
+    return read
+
+
+def _labelled(*names: str) -> Callable[[Row], Row]:
+    return lambda record: {**record, "label": names.index(record["label"])}
+
+
+def _boolq(record: Row) -> Row:
+    label = record["label"] if "label" in record else record["answer"]
+    return {"question": record["question"], "passage": record["passage"], "label": int(label)}
+
+
+def _wsc(record: Row) -> Row:
+    return {"text": record["text"], **record["target"], "idx": record["idx"], "label": int(record["label"])}
+
+
+def _multirc(record: Row) -> Iterator[Row]:
+    for question in record["passage"]["questions"]:
+        for answer in question["answers"]:
+            yield {
+                "paragraph": record["passage"]["text"],
+                "question": question["question"],
+                "answer": answer["text"],
+                "idx": {"paragraph": record["idx"], "question": question["idx"], "answer": answer["idx"]},
+                "label": int(answer["label"]),
+            }
+
+
+def _record_qa(record: Row) -> Iterator[Row]:
+    text = record["passage"]["text"]
+    spans = record["passage"]["entities"]
+    entities = list(dict.fromkeys(text[span["start"] : span["end"] + 1] for span in spans))
+    for query in record["qas"]:
+        yield {
+            "passage": text,
+            "query": query["query"],
+            "entities": entities,
+            "answers": list(dict.fromkeys(answer["text"] for answer in query["answers"])),
+            "idx": {"passage": record["idx"], "query": query["idx"]},
+        }
+
+
+def _ag_news(_: int, record: Row) -> Row:
+    return {"text": f"{record['title']} {record['description']}", "label": int(record["class"]) - 1}
+
+
+def _anli(_: int, record: Row) -> Row:
+    label = "enc".index(record["gold_label"])
+    return {
+        "uid": record["uid"],
+        "premise": record["context"],
+        "hypothesis": record["statement"],
+        "label": label,
+        "reason": record["reason"],
+    }
+
+
+def _cosmos_qa(_: int, record: Row) -> Row:
+    return {**record, "label": int(record["label"])}
+
+
+def _cola(index: int, record: Row) -> Row:
+    return {"sentence": record["sentence"], "label": int(record["label"]), "idx": index}
+
+
+def _sst2(index: int, record: Row) -> Row:
+    return {"sentence": record["sentence"], "label": int(record["label"]), "idx": index}
+
+
+def _dream(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+    try:
+        for number, (turns, questions, name) in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+            for index, question in enumerate(questions):
+                yield number, {"id": index, "dialogue_id": name, "dialogue": turns, **question}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"not DREAM's list of [turns, questions, id]: {error}", path=path) from error
+
+
+def _banking77(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+    """The labels are numbered in the order of their names without regard to case, as the template's choices are."""
+    categories = path.parent / "categories.json"
+    try:
+        names = sorted(json.loads(categories.read_text(encoding="utf-8")), key=str.lower)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"not a list of names: {error}", path=categories) from error
+    read = _table(lambda _, record: {"text": record["text"], "label": names.index(record["category"])})
+    yield from read(path)
+
+
+_QUOTE_NONE = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+_read_cola = _table(_cola, ("source", "label", "star", "sentence"), **_QUOTE_NONE)
+_read_sst2 = _table(_sst2, **_QUOTE_NONE)
+_read_label = _mapped(lambda record: {**record, "label": int(record["label"])})
+
+#: Template folder -> split -> files and their reader.
+_RELEASES: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable]]] = {
+    "ag_news": {"test": (("raw/ag_news/test.csv",), _table(_ag_news, ("class", "title", "description")))},
+    "anli": {"validation": (("raw/anli/ANLI_analysis_r1_dev.csv",), _table(_anli))},
+    "banking77": {split: ((f"raw/banking77/{split}.csv",), _banking77) for split in ("train", "test")},
+    "cosmos_qa": {"validation": (("raw/cosmos_qa/valid.csv",), _table(_cosmos_qa))},
+    "dream": {"validation": (("raw/dream/dev.json",), _dream)},
+    "glue/cola": {
+        "train": (("t5/glue/CoLA/in_domain_train.tsv",), _read_cola),
+        "validation": (
+            ("t5/glue/CoLA/in_domain_dev.tsv", "t5/glue/CoLA/out_of_domain_dev.tsv"),
+            _read_cola,
+        ),
+    },
+    "glue/sst2": {"train": (("t5/glue/SST-2/train.tsv",), _read_sst2)},
+    "super_glue/boolq": {
+        "train": (("t5/superglue/BoolQ/train.jsonl",), _mapped(_boolq)),
+        "validation": (("hf_raw/boolq/none/validation.jsonl.gz",), _mapped(_boolq)),
+    },
+    "super_glue/cb": {
+        "train": (
+            ("t5/superglue/CB/train.jsonl",),
+            _mapped(_labelled("entailment", "contradiction", "neutral")),
+        )
+    },
+    "super_glue/copa": {"train": (("t5/superglue/COPA/train.jsonl",), _read_label)},
+    "super_glue/multirc": {"train": (("t5/superglue/MultiRC/train.jsonl",), _mapped(_multirc))},
+    "super_glue/record": {"train": (("t5/superglue/ReCoRD/train.jsonl",), _mapped(_record_qa))},
+    "super_glue/rte": {
+        "train": (("t5/superglue/RTE/train.jsonl",), _mapped(_labelled("entailment", "not_entailment"))),
+        # GLUE's and SuperGLUE's RTE are the same pairs with the same labels, in other column names.
+        "validation": (
+            ("hf_raw/glue/rte/validation.jsonl.gz",),
+            _mapped(
+                lambda record: {
+                    "premise": record["sentence1"],
+                    "hypothesis": record["sentence2"],
+                    "idx": record["idx"],
+                    "label": record["label"],
+                }
+            ),
+        ),
+    },
+    "super_glue/wic": {"train": (("t5/superglue/WiC/train.jsonl",), _read_label)},
+    "super_glue/wsc.fixed": {"train": (("t5/superglue/WSC/train.jsonl",), _mapped(_wsc))},
+}
+
+
+@functools.cache
+def find_rows(data_dir: pathlib.Path, folder: str) -> Mapping[str, RowFiles]:
+    """The splits of a template folder ("super_glue/copa") that have rows on disk; opens no file."""
+    rows = data_dir / "hf_raw" / _FOLDERS.get(folder, folder if "/" in folder else f"{folder}/none")
+    found: dict[str, RowFiles] = {}
+    for split in SPLITS:
+        names, read = _RELEASES.get(folder, {}).get(split, ((), None))
+        released = tuple(data_dir / name for name in names)
+        for path in (rows / f"{split}.jsonl.gz", rows / f"{split}.jsonl"):
+            if path.is_file():
+                found[split] = RowFiles((path,), read_lines)
+                break
+        else:
+            if released and all(path.is_file() for path in released):
+                found[split] = RowFiles(released, read)
+    return found
