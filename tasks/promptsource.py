@@ -1,12 +1,13 @@
 """PromptSource: crowd-sourced Jinja templates rendered on rows of public data sets (paper, section 2.1, A.1).
 
 One task is one data set or subset; its rows are examples times templates. Only templates of the data set's
-original task are used, and of an evaluation split only those that apply to all of its examples, turk excepted.
+original task are used, and for an evaluation split only those that apply to all its examples, turk excepted.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import importlib.resources
@@ -23,8 +24,8 @@ from tasks.promptsource_rows import RowFiles, find_rows
 from tasks.promptsource_templates import Template, read_templates
 
 _URL = "https://github.com/bigscience-workshop/promptsource"
-#: Fields that say that a row's answer is withheld, as the public test splits of GLUE do.
-_WITHHELD = {"label": (-1, "")}
+#: Labels of rows whose answer is withheld, as in the public test splits of GLUE and HellaSwag.
+_WITHHELD = (-1, "")
 
 
 def register(
@@ -40,27 +41,30 @@ def register(
       data_dir: holds `promptsource/templates/**/templates.yaml` and the rows (`hf_raw`, `raw`, `t5`).
       original_task_only: leave out templates that ask for something else than the data set's task.
       truncate: cut each printed value to 2048 characters, as the `promptsource` package does.
-      train_fraction_of_validation: where there is a validation split and no train split, so much of it becomes
-        the train split and only the rest remains for validation; the card's source says so.
+      train_fraction_of_validation: where there is a validation split and no train split, this share of it
+        becomes the train split and only the rest remains for validation; the card's source says so.
 
     Raises:
       InputError: there are no templates, a fraction is not within [0, 1), or a data set has no category.
     """
     root = pathlib.Path(data_dir)
-    folder = root / "promptsource" / "templates"
-    paths = sorted(folder.rglob("templates.yaml"))
+    templates = root / "promptsource" / "templates"
+    paths = sorted(templates.rglob("templates.yaml"))
     if not paths:
-        raise InputError(
-            "there are no templates here", path=folder, remedy="Put PromptSource's templates there"
-        )
+        raise InputError("no templates here", path=templates, remedy="Put PromptSource's templates there")
     if not 0.0 <= train_fraction_of_validation < 1.0:
         raise InputError("must be at least 0 and less than 1", field="train_fraction_of_validation")
     for path in paths:
-        name = path.parent.relative_to(folder).as_posix()
-        rows = find_rows(root, name)
+        folder = path.parent.relative_to(templates).as_posix()
+        rows = find_rows(root, folder)
         if rows:
             parted = train_fraction_of_validation if "validation" in rows and "train" not in rows else 0.0
-            _register_one(name, path, rows, original_task_only, truncate, parted)
+            task = _Task(folder, category(folder), path, rows, original_task_only, truncate, parted)
+            seqio_bridge.add_task(
+                task.card,
+                name=task_name(folder),
+                source=seqio_bridge.PythonSource(read=task.read, splits=task.splits, files=task.files),
+            )
 
 
 def task_name(folder: str) -> str:
@@ -95,57 +99,79 @@ def category(folder: str) -> str:
     return found
 
 
-def _register_one(
-    folder: str,
-    path: pathlib.Path,
-    rows: Mapping[str, RowFiles],
-    original_task_only: bool,
-    truncate: bool,
-    parted: float,
-) -> None:
-    name, kind = task_name(folder), category(folder)
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One template folder with its rows, and how they are rendered."""
 
-    def templates() -> tuple[Template, ...]:
-        return _chosen(path, original_task_only)
+    folder: str
+    category: str
+    path: pathlib.Path
+    rows: Mapping[str, RowFiles]
+    original_task_only: bool
+    truncate: bool
+    parted: float
 
-    def card() -> TaskCard:
-        source = folder
-        if parted:
-            source += f" ({parted:.0%} of its validation split serves as the train split)"
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (*(("train",) if self.parted else ()), *self.rows)
+
+    @property
+    def files(self) -> tuple[pathlib.Path, ...]:
+        return (self.path, *(file for split in self.rows.values() for file in (*split.paths, *split.beside)))
+
+    def card(self) -> TaskCard:
+        # What departs from the usual stands in the card, so that a store prepared otherwise is not reused.
+        notes = [
+            f"{self.parted:.0%} of the validation split is the train split" if self.parted else "",
+            "" if self.original_task_only else "templates for other tasks too",
+            "" if self.truncate else "values not cut",
+        ]
+        notes = "; ".join(filter(None, notes))
         return TaskCard(
-            name=name,
+            name=task_name(self.folder),
             benchmark="promptsource",
-            category=kind,
-            source=source,
-            metrics=_metrics(folder, templates()),
+            category=self.category,
+            source=f"{self.folder} ({notes})" if notes else self.folder,
+            metrics=_metrics(self.folder, self.templates()),
             url=_URL,
         )
 
-    def read(split: str) -> Iterator[dict[str, Any]]:
-        examples = list(_examples(rows, split, parted))
-        tolerant = split == "train" or folder == "turk"
-        return _rendered(path, templates(), examples, tolerant=tolerant, truncate=truncate)
+    def templates(self) -> tuple[Template, ...]:
+        found = read_templates(self.path)
+        chosen = tuple(
+            template for template in found if template.original_task or not self.original_task_only
+        )
+        if not chosen:
+            raise InputError("no template is for the original task", path=self.path, field="original_task")
+        return chosen
 
-    splits = tuple(split for split in ("train", *rows) if split in rows or parted)
-    files = tuple(str(file) for file in (path, *(file for split in rows.values() for file in split.paths)))
-    seqio_bridge.add_task(
-        card,
-        name=name,
-        source=seqio_bridge.PythonSource(read=read, splits=tuple(dict.fromkeys(splits)), files=files),
-    )
+    def read(self, split: str) -> Iterator[dict[str, Any]]:
+        """Each example under each template that applies to it, example by example."""
+        prompts = [_Prompt(self.path, template, self.truncate) for template in self.templates()]
+        if split != "train" and self.folder != "turk":
+            # Rendered twice rather than kept: a validation split under ten templates may not fit into memory.
+            for name, row in self._examples(split):
+                prompts = [prompt for prompt in prompts if prompt.example(name, row) is not None]
+            if not prompts:
+                raise InputError(f"no template applies to all examples of {split}", path=self.path)
+        for name, row in self._examples(split):
+            for prompt in prompts:
+                example = prompt.example(name, row)
+                if example is not None:
+                    yield example
 
-
-def _chosen(path: pathlib.Path, original_task_only: bool) -> tuple[Template, ...]:
-    chosen = tuple(
-        template for template in read_templates(path) if template.original_task or not original_task_only
-    )
-    if not chosen:
-        raise InputError("no template is for the original task", path=path, field="original_task")
-    return chosen
+    def _examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The split's labelled rows with their names, which are of the split that they stand in on disk."""
+        stored = "validation" if self.parted and split == "train" else split
+        for index, row in enumerate(self.rows[stored].rows()):
+            if self.parted and stored == "validation" and _in_train(index, self.parted) != (split == "train"):
+                continue
+            if row.get("label") not in _WITHHELD:
+                yield f"{stored}-{index}", row
 
 
 def _metrics(folder: str, templates: tuple[Template, ...]) -> tuple[str, ...]:
-    """The templates' metrics, the most frequent first; the paper's own choice before them where it differs."""
+    """The templates' metrics, the most frequent first; before them the paper's choice where it differs."""
     counts = collections.Counter(metric for template in templates for metric in template.metrics)
     ordered = [metric for metric, _ in counts.most_common()]
     own = _definition("metrics", folder)
@@ -155,42 +181,6 @@ def _metrics(folder: str, templates: tuple[Template, ...]) -> tuple[str, ...]:
 def _in_train(index: int, fraction: float) -> bool:
     digest = hashlib.blake2b(f"promptsource {index}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") < fraction * 2**32
-
-
-def _examples(
-    rows: Mapping[str, RowFiles], split: str, parted: float
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The split's labelled rows with their names, which are of the split that they stand in on disk."""
-    stored = "validation" if parted and split == "train" else split
-    for index, row in enumerate(rows[stored].rows()):
-        if parted and stored == "validation" and _in_train(index, parted) != (split == "train"):
-            continue
-        if any(field in row and row[field] in values for field, values in _WITHHELD.items()):
-            continue
-        yield f"{stored}-{index}", row
-
-
-def _rendered(
-    path: pathlib.Path,
-    templates: tuple[Template, ...],
-    examples: list[tuple[str, dict[str, Any]]],
-    *,
-    tolerant: bool,
-    truncate: bool,
-) -> Iterator[dict[str, Any]]:
-    """Each example under each template that applies to it, example by example."""
-    prompts = [_Prompt(path, template, truncate) for template in templates]
-    if not tolerant:
-        # Rendered twice rather than kept: a validation split under ten templates may not fit into memory.
-        for name, row in examples:
-            prompts = [prompt for prompt in prompts if prompt.example(name, row) is not None]
-        if examples and not prompts:
-            raise InputError("no template applies to all examples of the split", path=path)
-    for name, row in examples:
-        for prompt in prompts:
-            example = prompt.example(name, row)
-            if example is not None:
-                yield example
 
 
 class _Prompt:

@@ -1,10 +1,11 @@
 """Renders PromptSource's Jinja in a sandbox, as the `promptsource` package does, under limits.
 
-Templates are read from files that others wrote, so they get no attribute beginning with an underscore, only the
-filters and methods below, and a budget of work: every loop step, call, filter and operator pays for the size of
-what it takes and gives. The budget is counted, not timed, so it holds in any thread and trips at the same place
-on any machine; the deadline stands behind it. Lists and dictionaries may be changed (a tenth of the genuine
-templates call `append` or `update`), hence each rendering works on its own copy of the row.
+Templates come from files that others wrote, so they reach no attribute that begins with an underscore, only the
+filters and methods listed below, and they have a budget of work: every loop step, call, filter and operator
+pays for the size of what it takes and gives. The budget is counted rather than timed, so it holds in any
+thread and trips at the same place on any machine; the deadline stands behind it. Lists and dictionaries may
+be changed (a tenth of the genuine templates call `append` or `update`), hence each rendering works on its own
+copy of the row.
 """
 
 from __future__ import annotations
@@ -44,12 +45,72 @@ _INTEGER_BITS = 4096
 _SEPARATOR = "|||"
 _PROTECTED = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # stands for the separator inside values, as in the package
 _FILTERS = frozenset(
-    """abs capitalize count d default first float format int join last length list lower map max min reject
-    rejectattr replace reverse round select selectattr sort string title trim truncate unique upper""".split()
+    (
+        "abs",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "first",
+        "float",
+        "format",
+        "int",
+        "join",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "map",
+        "max",
+        "min",
+        "reject",
+        "rejectattr",
+        "replace",
+        "reverse",
+        "round",
+        "select",
+        "selectattr",
+        "sort",
+        "string",
+        "title",
+        "trim",
+        "truncate",
+        "unique",
+        "upper",
+    )
 )
 _METHODS = frozenset(
-    """append capitalize count endswith extend find get index insert isdigit items join keys lower lstrip pop
-    remove replace rfind rsplit rstrip split splitlines startswith strip title update upper values""".split()
+    (
+        "append",
+        "capitalize",
+        "count",
+        "endswith",
+        "extend",
+        "find",
+        "get",
+        "index",
+        "insert",
+        "isdigit",
+        "items",
+        "join",
+        "keys",
+        "lower",
+        "lstrip",
+        "pop",
+        "remove",
+        "replace",
+        "rfind",
+        "rsplit",
+        "rstrip",
+        "split",
+        "splitlines",
+        "startswith",
+        "strip",
+        "title",
+        "update",
+        "upper",
+        "values",
+    )
 )
 _WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(?:\*|\d{4})")
 
@@ -136,7 +197,7 @@ def _printable(value: Any) -> Any:
 
 
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that pays for what it takes and gives; attributes tell Jinja what it passes, so they are kept."""
+    """A filter that pays for what it takes and gives, with the attributes that tell Jinja what to pass."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -198,8 +259,8 @@ class _Environment(SandboxedEnvironment):
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
     def __init__(self) -> None:
-        # Without the optimiser and with a `finalize` that wants the context nothing is computed while compiling:
-        # a constant `["a", "b"] | choice` must be drawn for each example.
+        # No optimiser and a `finalize` that wants the context, so that nothing is computed while compiling: a
+        # constant `["a", "b"] | choice` must be drawn for each example.
         super().__init__(optimized=False, finalize=pass_context(lambda _, value: _printable(value)))
         filters = {name: self.filters[name] for name in _FILTERS}
         filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent}

@@ -12,16 +12,20 @@ import functools
 import gzip
 import json
 import pathlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from iml.errors import InputError
 
 Row = dict[str, Any]
+Reader = Callable[[pathlib.Path], Iterator[Row]]
 SPLITS = ("train", "validation", "test")
 
 #: Template folders whose rows stand under another name.
 _FOLDERS = {"commonsense_qa": "tau/commonsense_qa/none", "piqa": "piqa/plain_text"}
+
+_ALIEN = "not in this data set's format"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +34,13 @@ class RowFiles:
 
     Attributes:
       paths: the files, read one after the other.
-      read: gives one file's rows with the numbers of their lines.
+      read: gives one file's rows.
+      beside: other files that decide what the rows are.
     """
 
     paths: tuple[pathlib.Path, ...]
-    read: Callable[[pathlib.Path], Iterator[tuple[int, Row]]]
+    read: Reader
+    beside: tuple[pathlib.Path, ...] = ()
 
     def rows(self) -> Iterator[Row]:
         """The rows in order.
@@ -43,18 +49,22 @@ class RowFiles:
           InputError: a line is not what it should be, naming file and line.
         """
         for path in self.paths:
-            yield from (row for _, row in self.read(path))
+            yield from self.read(path)
 
 
-def read_lines(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+def read_lines(path: pathlib.Path) -> Iterator[Row]:
     """JSON lines, gzipped if the name ends in .gz."""
+    return (row for _, row in _numbered(path))
+
+
+def _numbered(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _record(path, number, line)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot be read: {error}", path=path, line=number + 1) from error
 
 
@@ -70,43 +80,36 @@ def _record(path: pathlib.Path, number: int, line: bytes) -> Row:
     return record
 
 
-def _mapped(change: Callable[[Row], Row | Iterator[Row]]) -> Callable:
+def _mapped(change: Callable[[Row], Row | Iterator[Row]]) -> Reader:
     """A reader of JSON lines that gives each record's row, or its several rows."""
 
-    def read(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
-        for number, record in read_lines(path):
+    def read(path: pathlib.Path) -> Iterator[Row]:
+        for number, record in _numbered(path):
             try:
                 changed = change(record)
                 rows = [changed] if isinstance(changed, dict) else list(changed)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(
-                    f"not in this data set's format: {error!r}", path=path, line=number
-                ) from error
-            yield from ((number, row) for row in rows)
+                raise InputError(f"{_ALIEN}: {error!r}", path=path, line=number) from error
+            yield from rows
 
     return read
 
 
-def _table(
-    change: Callable[[int, Row], Row | None], columns: tuple[str, ...] = (), **options: Any
-) -> Callable:
+def _table(change: Callable[[Row], Row], columns: tuple[str, ...] = (), **options: Any) -> Reader:
     """A reader of CSV or TSV; `columns` names them where the file has no header."""
 
-    def read(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+    def read(path: pathlib.Path) -> Iterator[Row]:
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file, fieldnames=columns or None, **options)
-                for index, record in enumerate(table):
+                for record in table:
                     try:
-                        row = change(index, record)
+                        yield change(record)
                     except (KeyError, TypeError, ValueError) as error:
-                        problem = f"not in this data set's format: {error!r}"
-                        raise InputError(problem, path=path, line=table.line_num) from error
-                    if row is not None:
-                        yield table.line_num, row
+                        raise InputError(f"{_ALIEN}: {error!r}", path=path, line=table.line_num) from error
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8 at byte {error.start}", path=path) from error
-        except csv.Error as error:
+        except (csv.Error, OSError) as error:
             raise InputError(f"not a table: {error}", path=path) from error
 
     return read
@@ -151,64 +154,60 @@ def _record_qa(record: Row) -> Iterator[Row]:
         }
 
 
-def _ag_news(_: int, record: Row) -> Row:
+def _ag_news(record: Row) -> Row:
     return {"text": f"{record['title']} {record['description']}", "label": int(record["class"]) - 1}
 
 
-def _anli(_: int, record: Row) -> Row:
-    label = "enc".index(record["gold_label"])
+def _anli(record: Row) -> Row:
     return {
         "uid": record["uid"],
         "premise": record["context"],
         "hypothesis": record["statement"],
-        "label": label,
+        "label": ("e", "n", "c").index(record["gold_label"]),
         "reason": record["reason"],
     }
 
 
-def _cosmos_qa(_: int, record: Row) -> Row:
-    return {**record, "label": int(record["label"])}
+def _sentence(record: Row) -> Row:
+    return {"sentence": record["sentence"], "label": int(record["label"])}
 
 
-def _cola(index: int, record: Row) -> Row:
-    return {"sentence": record["sentence"], "label": int(record["label"]), "idx": index}
-
-
-def _sst2(index: int, record: Row) -> Row:
-    return {"sentence": record["sentence"], "label": int(record["label"]), "idx": index}
-
-
-def _dream(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
+def _dream(path: pathlib.Path) -> Iterator[Row]:
     try:
-        for number, (turns, questions, name) in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+        for turns, questions, name in json.loads(path.read_text(encoding="utf-8")):
             for index, question in enumerate(questions):
-                yield number, {"id": index, "dialogue_id": name, "dialogue": turns, **question}
+                yield {"id": index, "dialogue_id": name, "dialogue": turns, **question}
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"not DREAM's list of [turns, questions, id]: {error}", path=path) from error
 
 
-def _banking77(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
-    """The labels are numbered in the order of their names without regard to case, as the template's choices are."""
+def _banking77(path: pathlib.Path) -> Iterator[Row]:
+    """Labels are numbered by their names' order without regard to case, as the templates' choices are."""
     categories = path.parent / "categories.json"
     try:
         names = sorted(json.loads(categories.read_text(encoding="utf-8")), key=str.lower)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"not a list of names: {error}", path=categories) from error
-    read = _table(lambda _, record: {"text": record["text"], "label": names.index(record["category"])})
-    yield from read(path)
+    return _table(lambda record: {"text": record["text"], "label": names.index(record["category"])})(path)
 
 
-_QUOTE_NONE = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-_read_cola = _table(_cola, ("source", "label", "star", "sentence"), **_QUOTE_NONE)
-_read_sst2 = _table(_sst2, **_QUOTE_NONE)
+_read_cola = _table(
+    _sentence, ("source", "label", "star", "sentence"), delimiter="\t", quoting=csv.QUOTE_NONE
+)
+_read_sst2 = _table(_sentence, delimiter="\t", quoting=csv.QUOTE_NONE)
 _read_label = _mapped(lambda record: {**record, "label": int(record["label"])})
 
 #: Template folder -> split -> files and their reader.
-_RELEASES: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable]]] = {
+_RELEASES: Mapping[str, Mapping[str, tuple[tuple[str, ...], Reader]]] = {
     "ag_news": {"test": (("raw/ag_news/test.csv",), _table(_ag_news, ("class", "title", "description")))},
     "anli": {"validation": (("raw/anli/ANLI_analysis_r1_dev.csv",), _table(_anli))},
     "banking77": {split: ((f"raw/banking77/{split}.csv",), _banking77) for split in ("train", "test")},
-    "cosmos_qa": {"validation": (("raw/cosmos_qa/valid.csv",), _table(_cosmos_qa))},
+    "cosmos_qa": {
+        "validation": (
+            ("raw/cosmos_qa/valid.csv",),
+            _table(lambda record: {**record, "label": int(record["label"])}),
+        )
+    },
     "dream": {"validation": (("raw/dream/dev.json",), _dream)},
     "glue/cola": {
         "train": (("t5/glue/CoLA/in_domain_train.tsv",), _read_cola),
@@ -233,18 +232,6 @@ _RELEASES: Mapping[str, Mapping[str, tuple[tuple[str, ...], Callable]]] = {
     "super_glue/record": {"train": (("t5/superglue/ReCoRD/train.jsonl",), _mapped(_record_qa))},
     "super_glue/rte": {
         "train": (("t5/superglue/RTE/train.jsonl",), _mapped(_labelled("entailment", "not_entailment"))),
-        # GLUE's and SuperGLUE's RTE are the same pairs with the same labels, in other column names.
-        "validation": (
-            ("hf_raw/glue/rte/validation.jsonl.gz",),
-            _mapped(
-                lambda record: {
-                    "premise": record["sentence1"],
-                    "hypothesis": record["sentence2"],
-                    "idx": record["idx"],
-                    "label": record["label"],
-                }
-            ),
-        ),
     },
     "super_glue/wic": {"train": (("t5/superglue/WiC/train.jsonl",), _read_label)},
     "super_glue/wsc.fixed": {"train": (("t5/superglue/WSC/train.jsonl",), _mapped(_wsc))},
@@ -265,5 +252,6 @@ def find_rows(data_dir: pathlib.Path, folder: str) -> Mapping[str, RowFiles]:
                 break
         else:
             if released and all(path.is_file() for path in released):
-                found[split] = RowFiles(released, read)
+                beside = tuple(path.parent / "categories.json" for path in released if folder == "banking77")
+                found[split] = RowFiles(released, read, beside)
     return found

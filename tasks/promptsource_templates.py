@@ -11,8 +11,9 @@ import yaml
 
 from iml.errors import InputError
 
-#: PromptSource's metrics, by their lower-cased names, to the bench's; what is not here is scored by Rouge-L.
-METRICS = {"accuracy": "accuracy", "squad": "rouge_l", "edit distance": "rouge_l"}
+#: PromptSource's metrics, lower-cased, to the bench's. The others (BLEU, ROUGE, Squad, ...) become Rouge-L, as
+#: the paper scores whatever is generated.
+METRICS = {"accuracy": "accuracy"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_templates(path: pathlib.Path) -> tuple[Template, ...]:
       InputError: the file is missing, is not UTF-8 or YAML, has an unknown tag, or lacks a field.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506: a SafeLoader
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 at byte {error.start}", path=path) from error
     except OSError as error:
@@ -96,12 +97,15 @@ def _template(path: pathlib.Path, key: str, record: Any) -> Template:
     metrics = metadata.get("metrics") or ()
     if not isinstance(metrics, list | tuple) or not all(isinstance(name, str) for name in metrics):
         raise InputError(f"template {key} must list names", path=path, line=line, field="metrics")
-    names = dict.fromkeys(METRICS.get(name.casefold(), "rouge_l") for name in metrics)
+    answer_choices = field("answer_choices", (str, type(None)))
+    names = [METRICS.get(name.casefold(), "rouge_l") for name in metrics]
+    if answer_choices is None:  # There is nothing to rank.
+        names = ["exact_match" if name == "accuracy" else name for name in names]
     return Template(
         id=key,
         name=field("name", str),
         jinja=field("jinja", str),
-        answer_choices=field("answer_choices", (str, type(None))),
-        metrics=tuple(names) or ("rouge_l",),
+        answer_choices=answer_choices,
+        metrics=tuple(dict.fromkeys(names)) or ("rouge_l",),
         original_task=bool(metadata.get("original_task")),
     )
