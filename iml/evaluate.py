@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import os
-import pathlib
 import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -79,7 +77,7 @@ def evaluate(
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation import aggregation, requests
+    from iml.evaluation import aggregation, report, requests
 
     console = Console()
     store = ExampleStore(store_dir)
@@ -90,8 +88,10 @@ def evaluate(
         return {}
 
     from iml.evaluation.loading import hash_params, load_model
+    from iml.evaluation.runner import read_predictions
     from iml.training.mesh import make_mesh
 
+    earlier = [report.read_scores(folder) for folder in compare]
     path = os.fspath(model)
     loaded = load_model(
         path,
@@ -117,7 +117,13 @@ def evaluate(
         header,
         outcome.failures,
     )
-    (pathlib.Path(output_dir) / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    report.write_scores(output_dir, scores)
+    results = [*earlier, scores]
+    titles = report.name_results(results, [*map(os.fspath, compare), os.fspath(output_dir)])
+    predictions = [*map(read_predictions, compare), outcome.predictions]
+    _, page = report.write_report(output_dir, results, titles, predictions)
+    report.print_summary(results, titles, console)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return scores
 
 
