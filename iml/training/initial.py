@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from iml.errors import InputError
@@ -47,8 +48,14 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         from iml.models import weights_hf
 
         check_same_shape(path, weights_hf.read_config(path), model.config)
-        params = weights_hf.read_params(path, model.config)
-        return jax.tree.map(jax.device_put, params, shardings)
+        by_path = dict(jax.tree_util.tree_leaves_with_path(shardings))
+
+        def spread(names: tuple[str, ...], array: np.ndarray) -> jax.Array:
+            sharding = by_path[tuple(jax.tree_util.DictKey(name) for name in names)]
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+        # Leaf by leaf: the host never holds the whole model.
+        return weights_hf.read_params(path, model.config, spread)
     check_same_shape(path, checkpoints.load_config(path), model.config)
     _, params = checkpoints.load_params(path, shardings)
     cast = jax.jit(

@@ -8,8 +8,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import pathlib
+import signal
+import socket
+import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -23,6 +28,7 @@ from iml.training.optimizer import AdamConfig
 from tests.data.small_vocabulary import write_vocabulary
 from tests.stores import make_store
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LENGTH = 64
 _SCHEME = {"name": "none", "fully_held_out_categories": [], "levels_by_task": {}, "levels_by_category": {}}
 
@@ -97,6 +103,68 @@ def digest(path: pathlib.Path) -> str:
     return hashed.hexdigest()
 
 
+def steps(run: pathlib.Path) -> tuple[int, ...]:
+    """The steps of a run's complete checkpoints."""
+    from iml.training.checkpoints import complete_steps
+
+    return complete_steps(run)
+
+
+def kill_at(folder: pathlib.Path, step: int, saved: int) -> None:
+    """Makes this process kill itself, as by `kill -9`, before a step, once an earlier one has been saved."""
+    from iml.training import feed
+
+    original = feed.feed
+
+    def deadly(stream, state, *arguments, **options):
+        for number, fed in enumerate(original(stream, state, *arguments, **options), start=state.step):
+            if number == step:
+                while not (folder / "run" / "checkpoints" / str(saved)).exists():
+                    time.sleep(0.01)
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield fed
+
+    feed.feed = deadly
+
+
+def start(folder: pathlib.Path, *, devices: int = 1, **changes) -> subprocess.Popen:
+    """Starts a run in another process, with simulated devices."""
+    words = [f"{name}={value!r}" for name, value in changes.items()]
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "tests.training.tiny", str(folder), *words]
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*processes: subprocess.Popen, status: int = 0) -> str:
+    """Waits for processes that all should end with a status; gives what they said."""
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    for process, text in zip(processes, said, strict=True):
+        assert process.returncode == status, f"status {process.returncode}\n{text}"
+    return "".join(said)
+
+
+def start_many(folder: pathlib.Path, count: int, **changes) -> list[subprocess.Popen]:
+    """Starts one run in several processes of one device each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    return [
+        start(
+            folder, coordinator_address=address, num_processes=str(count), process_id=str(number), **changes
+        )
+        for number in range(count)
+    ]
+
+
 if __name__ == "__main__":
-    changes = dict(word.split("=", 1) for word in sys.argv[2:])
-    run(pathlib.Path(sys.argv[1]), **{name: ast.literal_eval(value) for name, value in changes.items()})
+    given = dict(word.split("=", 1) for word in sys.argv[2:])
+    changes = {name: ast.literal_eval(value) for name, value in given.items()}
+    folder = pathlib.Path(sys.argv[1])
+    if "kill_at" in changes:
+        kill_at(folder, *changes.pop("kill_at"))
+    run(folder, **changes)
