@@ -177,7 +177,7 @@ def test_a_reader_that_fails_leaves_nothing(tmp_path):
         yield ROWS[1]
         raise InputError("not JSON", path="x.json", line=3)
 
-    with pytest.raises(InputError, match="x.json:3"):
+    with pytest.raises(InputError, match=r"x\.json:3"):
         store.write_task(tmp_path, CARD, {"train": failing()}, "0" * 32)
     assert not any(tmp_path.iterdir())
 
