@@ -130,6 +130,8 @@ def load_tasks(task_modules: Sequence[str], data_dir: str) -> None:
     """
     for name in task_modules:
         try:
+            # First of all, since it silences TensorFlow's import.
+            importlib.import_module("iml.seqio_bridge")
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if not error.name or not f"{name}.".startswith(f"{error.name}."):

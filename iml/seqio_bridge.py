@@ -5,25 +5,45 @@ This module and `iml.prepare` are the only ones of `iml` that import SeqIO and T
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-# TensorFlow tells of CPU features and missing GPUs at import, which is no news to whoever prepares data.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import seqio
-import tensorflow as tf
-
 from iml.bench import registry
 from iml.bench.card import Example, TaskCard
+from iml.data.prompts import Prompt
+from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drops what native code writes to the standard error stream."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as sink:  # noqa: PTH123
+        os.dup2(sink.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+# TensorFlow tells of CPU features and missing GPUs at import, before its logging can be set: no news to whoever
+# prepares data. What it tells later obeys the variable.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _silence():
+    import seqio
+    import tensorflow as tf
 
 #: Environment variable that names the folder of the vocabulary which SeqIO's token features are made with.
 VOCABULARY_VARIABLE = "IML_VOCABULARY"
@@ -169,21 +189,23 @@ def _vocabulary(directory: str) -> Vocabulary:
 
 
 def _tokenize(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """`inputs` and `targets` as ids; the target begins with a space and ends with EOS, as in training."""
-    encoder = OUTPUT_FEATURES["targets"].vocabulary
+    """`inputs` and `targets` as the ids that training makes of them; the target ends with EOS."""
+    feature = OUTPUT_FEATURES["targets"]
 
-    def encode(fields: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        source = tf.strings.regex_replace(fields["inputs"], " +$", "")
-        target = tf.strings.join([" ", tf.strings.regex_replace(fields["targets"], r"\s+$", "")])
-        return {
-            **fields,
-            "inputs_pretokenized": fields["inputs"],
-            "targets_pretokenized": fields["targets"],
-            "inputs": encoder.encode_tf(source),
-            "targets": tf.concat([encoder.encode_tf(target), [encoder.eos_id]], axis=0),
-        }
+    def encode(source: bytes, target: bytes) -> tuple[np.ndarray, np.ndarray]:
+        prompt = Prompt(source.decode("utf-8", "replace"), target.decode("utf-8", "replace"), {})
+        [document] = encode_prompts(feature.vocabulary.vocabulary, [prompt], sys.maxsize)
+        return document.tokens[: document.target_start], document.tokens[document.target_start :]
 
-    return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+    def convert(fields: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        texts = {name: fields.get(name, tf.constant("")) for name in OUTPUT_FEATURES}
+        ids = tf.numpy_function(encode, [texts["inputs"], texts["targets"]], [feature.dtype] * 2)
+        for vector in ids:
+            vector.set_shape([None])
+        kept = {f"{name}_pretokenized": text for name, text in texts.items()}
+        return {**fields, **kept, **dict(zip(texts, ids, strict=True))}
+
+    return dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 OUTPUT_FEATURES = {
@@ -198,7 +220,7 @@ def add_task(
     name: str | None = None,
     source: seqio.DataSource,
     preprocessors: Sequence[Callable[..., Any]] = (),
-    metric_fns: Sequence[Callable[..., Any]] = (),
+    metric_fns: Sequence[Callable[..., Any]] | None = None,
     postprocess_fn: Callable[..., Any] | None = None,
 ) -> seqio.Task:
     """Registers a task with SeqIO, and its card with the bench. Opens no file.
@@ -209,8 +231,11 @@ def add_task(
       source: any SeqIO data source; `PythonSource` for examples that Python yields.
       preprocessors: as in `seqio.Task`; what they yield has the text features `inputs` and `targets`, and
         any other field of an `Example`. Tokenising is not theirs to do.
-      metric_fns: as in `seqio.Task`.
-      postprocess_fn: as in `seqio.Task`.
+      metric_fns: as in `seqio.Task`; the card's metrics if it is None.
+      postprocess_fn: as in `seqio.Task`; by default a target becomes the list of its example's references.
+
+    Raises:
+      InputError: there is already a task of this name.
     """
     registry.add_card(card, name)
     name = name or card.name
@@ -220,14 +245,36 @@ def add_task(
             source=source,
             preprocessors=[*preprocessors, _tokenize],
             output_features=OUTPUT_FEATURES,
-            metric_fns=list(metric_fns),
-            postprocess_fn=postprocess_fn,
+            metric_fns=[_card_metrics(name)] if metric_fns is None else list(metric_fns),
+            postprocess_fn=postprocess_fn or _references,
         )
     except BaseException:
         registry.remove(name)
         raise
     _TEXT_PREPROCESSORS[name] = tuple(preprocessors)
     return task
+
+
+def _card_metrics(name: str) -> Callable[..., dict[str, float]]:
+    """The metrics of a task's card, which is looked up once they are computed, as a SeqIO metric."""
+
+    def card_metrics(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+        from iml.evaluation import metrics
+
+        return {
+            metric: float(np.mean(metrics.compute(metric, predictions, targets)))
+            for metric in registry.card(name).metrics
+        }
+
+    return card_metrics
+
+
+def _references(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
+    """A prediction as it is; a target as all right answers."""
+    if not is_target:
+        return text
+    found = (example or {}).get("references", ())
+    return [_text(reference) for reference in found] or [text]
 
 
 _TEXT_PREPROCESSORS: dict[str, tuple[Callable[..., Any], ...]] = {}
