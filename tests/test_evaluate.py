@@ -137,3 +137,14 @@ def test_the_process_loads_neither_tensorflow_nor_torch(folder):
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / "out" / "scores.json").exists()
+
+
+def test_an_earlier_evaluation_is_set_beside_this_one(folder):
+    first = run(folder, "first")
+    scores = run(folder, "second", bos=True, compare=[str(folder / "first")])
+    assert json.loads((folder / "second" / "scores.json").read_text()) == json.loads(json.dumps(scores))
+    level = {result["levels"]["supervised"]["average"]["mean"] for result in (first, scores)}
+    page = (folder / "second" / "report.html").read_text()
+    assert all(f"{mean:.1f}" in page for mean in level)
+    with pytest.raises(InputError, match="no scores here"):
+        run(folder, "third", compare=[str(folder / "none")])

@@ -38,11 +38,12 @@ p { margin: .25rem 0 .75rem; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .75rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line);
   overflow-wrap: normal; }
-thead th { font-weight: 600; vertical-align: bottom; }
+thead th { font-weight: 600; vertical-align: bottom; } .title { max-width: 9rem; overflow-wrap: anywhere; }
 tbody th { font-weight: 500; min-width: 9rem; max-width: 24rem; overflow-wrap: anywhere; }
 .score { white-space: nowrap; font-variant-numeric: tabular-nums; }
 .score small { display: block; color: var(--soft); font-size: .78rem; }
-.up, .down { font-size: .8rem; margin-left: .375rem; } .up { color: var(--up); } .down { color: var(--down); }
+.up, .down, .same { font-size: .8rem; margin-left: .375rem; }
+.up { color: var(--up); } .down { color: var(--down); }
 .bars { display: grid; grid-template-columns: minmax(6rem, 16rem) minmax(6rem, 1fr) 3rem; column-gap: .75rem;
   align-items: center; max-width: 52rem; font-size: .85rem; margin: .5rem 0 1rem; }
 @media (max-width: 36rem) { .bars { grid-template-columns: minmax(4rem, 7.5rem) minmax(5rem, 1fr) 2.5rem; } }
@@ -102,7 +103,8 @@ def table(content: Table, titles: Sequence[str]) -> Markup:
     top += [tag("th", column, scope="colgroup" if several else "col", **across) for column in content.columns]
     head = [tag("tr", *top)]
     if several:
-        head.append(tag("tr", *(tag("th", title, scope="col") for _ in content.columns for title in titles)))
+        below = (tag("th", title, scope="col", class_="title") for _ in content.columns for title in titles)
+        head.append(tag("tr", *below))
     body = (
         tag(
             "tr",
@@ -163,8 +165,8 @@ def sample(content: Sample) -> Markup:
 
 
 def _pre(text: str) -> Markup:
-    # A line break at the very start of pre is dropped.
-    return tag("pre", Markup("\n") + html.escape(text) if text.startswith("\n") else text, dir="auto")
+    # The line break at the very start is dropped, so that one of the text's own is not.
+    return tag("pre", Markup("\n"), text, dir="auto")
 
 
 def _score(score: Score) -> Markup:
@@ -172,7 +174,8 @@ def _score(score: Score) -> Markup:
         return join(["–"])
     parts: list[str] = [f"{score.mean:.1f}"]
     if score.difference is not None:
-        parts.append(tag("span", f"{score.difference:+.1f}", class_="down" if score.difference < 0 else "up"))
+        kind = {"+": "up", "-": "down"}[score.change[0]] if score.change != "+0.0" else "same"
+        parts.append(tag("span", score.change, class_=kind))
     if score.low is not None:
         parts.append(tag("small", f"{score.low:.1f}–{score.high:.1f}"))
     return join(parts)

@@ -37,16 +37,21 @@ class Score:
         if self.mean is None:
             return "–"
         interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return f"{self.mean:.1f}{interval}{self._change}"
+        return f"{self.mean:.1f}{interval}{self._bracketed}"
 
     @property
     def short(self) -> str:
         """Without its interval."""
-        return "–" if self.mean is None else f"{self.mean:.1f}{self._change}"
+        return "–" if self.mean is None else f"{self.mean:.1f}{self._bracketed}"
 
     @property
-    def _change(self) -> str:
-        return "" if self.difference is None else f" ({self.difference:+.1f})"
+    def change(self) -> str:
+        """The difference with its sign, "" if there is none; what rounds to nothing is +0.0."""
+        return "" if self.difference is None else f"{round(self.difference, 1) + 0.0:+.1f}"
+
+    @property
+    def _bracketed(self) -> str:
+        return f" ({self.change})" if self.change else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +145,15 @@ def group_table(results: Sequence[Scores]) -> Table:
     """Subtypes of a parent, and tasks joined over benchmarks."""
     found: dict[tuple[str, ...], list[Mapping[str, Any] | None]] = {}
     for i, result in enumerate(results):
-        for groups in result["groups"].values():
+        for level, groups in result["groups"].items():
             for group in groups:
-                key = (group["name"], group["category"], " + ".join(map(words, group["benchmarks"])))
+                benchmarks = " + ".join(map(words, group["benchmarks"]))
+                key = (group["name"], words(level), group["category"], benchmarks)
                 found.setdefault(key, [None] * len(results))[i] = group["cells"]
     return _table(
         "Tasks averaged before their category",
         "Subtypes of one task, and one task in several benchmarks.",
-        ("group", "category", "benchmarks", "tasks"),
+        ("group", "level", "category", "benchmarks", "tasks"),
         results,
         dict(sorted(found.items())),
         lambda key, cells: (*key, _latest(cells, "tasks")),

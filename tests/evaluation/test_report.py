@@ -93,6 +93,7 @@ def test_whatever_the_data_say_is_shown_as_text(tmp_path):
     page = Page(text)
     assert "script" not in page.names
     assert sum("<script>" in found for found in page.texts) >= 6
+    assert "\n" + EVIL.replace("\ud800", "?") in page.texts
     assert "<script>" not in markdown.replace("\\<", "")
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", line)) for line in tables if line.startswith("| fully")}
