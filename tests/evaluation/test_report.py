@@ -45,7 +45,8 @@ class Page(HTMLParser):
         assert self.open.pop() == name
 
     def handle_data(self, text):
-        self.texts.append(text)
+        # A browser drops the line break at the start of pre.
+        self.texts.append(text.removeprefix("\n") if self.open[-1:] == ["pre"] else text)
 
 
 def make_result(scores, header=HEADER, **fields):
@@ -88,12 +89,18 @@ def test_the_page_is_well_formed_and_needs_nothing_else(tmp_path):
 
 
 def test_whatever_the_data_say_is_shown_as_text(tmp_path):
-    fields = {"prompt": EVIL, "prediction": EVIL, "references": [EVIL], "category": EVIL, "uid": EVIL}
+    fields = {
+        "prompt": "\n" + EVIL,
+        "prediction": "\n" + EVIL,
+        "references": [EVIL],
+        "category": EVIL,
+        "uid": EVIL,
+    }
     markdown, text = write(tmp_path, [make_result([20], {**HEADER, "model": EVIL}, **fields)], [EVIL])
     page = Page(text)
     assert "script" not in page.names
     assert sum("<script>" in found for found in page.texts) >= 6
-    assert "\n" + EVIL.replace("\ud800", "?") in page.texts
+    assert page.texts.count("\n" + EVIL.replace("\ud800", "?")) >= 2
     assert "<script>" not in markdown.replace("\\<", "")
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", line)) for line in tables if line.startswith("| fully")}
