@@ -178,7 +178,7 @@ def _task_unit(
         level=level,
         category=card.category,
         benchmarks=(card.benchmark,),
-        source=card.source.strip().casefold(),
+        source=_data_set(card.source),
         name=card.name,
         parent=card.parent,
         tasks=(card.name,),
@@ -211,6 +211,11 @@ def _resample(
 def _hash(name: str) -> int:
     """A task's own stream of random numbers, whatever other tasks there are."""
     return zlib.crc32(name.encode("utf-8", "surrogatepass"))
+
+
+def _data_set(source: str) -> str:
+    """The data set that a card's source names: `super_glue/copa (a note)` and `COPA` are both `copa`."""
+    return source.partition(" (")[0].strip().rpartition("/")[-1].casefold()
 
 
 def _join_parents(units: Sequence[Unit]) -> list[Unit]:
