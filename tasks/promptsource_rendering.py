@@ -23,6 +23,7 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes, pass_context
+from jinja2.filters import do_truncate
 from jinja2.runtime import Undefined
 from jinja2.sandbox import SandboxedEnvironment, SecurityError
 from jinja2.utils import Namespace
@@ -121,9 +122,10 @@ class _LimitError(RuntimeError):
 
 @dataclasses.dataclass
 class _Budget:
-    """What one rendering may still spend, and how it draws at random."""
+    """What one rendering may still spend, how it draws at random, and whether it cuts what it prints."""
 
     choose: Callable[[Sequence[Any]], Any]
+    truncate: bool = False
     left: int = WORK_LIMIT
     deadline: float = dataclasses.field(default_factory=lambda: time.monotonic() + TIME_LIMIT)
 
@@ -196,19 +198,28 @@ def _printable(value: Any) -> Any:
     return _budget().pay(value)
 
 
+@pass_context
+def _print(context: jinja2.runtime.Context, value: Any) -> Any:
+    _printable(value)
+    return do_truncate(context.environment, str(value), VALUE_LENGTH) if _budget().truncate else value
+
+
 def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that pays for what it takes and gives, with the attributes that tell Jinja what to pass."""
+
+    passed = int(hasattr(function, "jinja_pass_arg"))  # The context or environment comes first.
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         budget = _budget()
-        for value in (*args, *kwargs.values()):
+        values = (*args[passed:], *kwargs.values())
+        for value in values:
             _printable(value)
             if name == "round" and isinstance(value, int) and abs(value) > 100 and value is not args[0]:
                 raise _LimitError("rounding to more than 100 places")
             if name == "format" and isinstance(value, str) and _WIDE_FORMAT.search(value):
                 raise _LimitError("a format wider than 999")
-        strings = [value for value in (*args, *kwargs.values()) if isinstance(value, str)]
+        strings = [value for value in values if isinstance(value, str)]
         if name == "replace" and len(strings) >= 3:
             _pay_replace(budget, *strings[:3])
         if name == "join" and strings:
@@ -261,7 +272,7 @@ class _Environment(SandboxedEnvironment):
     def __init__(self) -> None:
         # No optimiser and a `finalize` that wants the context, so that nothing is computed while compiling: a
         # constant `["a", "b"] | choice` must be drawn for each example.
-        super().__init__(optimized=False, finalize=pass_context(lambda _, value: _printable(value)))
+        super().__init__(optimized=False, finalize=_print)
         filters = {name: self.filters[name] for name in _FILTERS}
         filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent}
         self.filters = {name: _guarded(name, function) for name, function in filters.items()}
@@ -354,16 +365,16 @@ class Renderer:
     Args:
       jinja: the template, prompt and target parted by `|||`.
       answer_choices: a template of the answers parted by `|||`, or None.
-      truncate: cut every printed value to `VALUE_LENGTH` characters, the package's default.
+      truncate: cut every printed value to `VALUE_LENGTH` characters, the package's default. The package does
+        it by writing a filter behind each expression's last operand, so that `{{ label + 1 }}` adds a string
+        and fails; here the whole value is cut.
 
     Raises:
       InputError: it is not valid Jinja, or it asks for a filter that is not there.
     """
 
     def __init__(self, jinja: str, answer_choices: str | None = None, *, truncate: bool = True):
-        if truncate:
-            jinja = jinja.replace("}}", f" | string | truncate({VALUE_LENGTH}) }}}}")
-        self._template = _compile(jinja)
+        self._template, self._truncate = _compile(jinja), truncate
         self._choices = None if answer_choices is None else _compile(answer_choices)
 
     def render(
@@ -383,9 +394,9 @@ class Renderer:
         _running.budget = _Budget(choose)
         try:
             choices = None if self._choices is None else _parts(self._choices, variables)
-            return _parts(self._template, {**variables, "answer_choices": choices}), (
-                None if choices is None else tuple(choices)
-            )
+            _running.budget.truncate = self._truncate
+            parts = _parts(self._template, {**variables, "answer_choices": choices})
+            return parts, None if choices is None else tuple(choices)
         except _LimitError as error:
             raise InputError(f"refused: {error}") from None
         except SecurityError as error:
