@@ -45,74 +45,18 @@ _CALL = 100
 _INTEGER_BITS = 4096
 _SEPARATOR = "|||"
 _PROTECTED = "3ed2dface8203c4c9dfb1a5dc58e41e0"  # stands for the separator inside values, as in the package
-_FILTERS = frozenset(
-    (
-        "abs",
-        "capitalize",
-        "count",
-        "d",
-        "default",
-        "first",
-        "float",
-        "format",
-        "int",
-        "join",
-        "last",
-        "length",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "title",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-    )
-)
-_METHODS = frozenset(
-    (
-        "append",
-        "capitalize",
-        "count",
-        "endswith",
-        "extend",
-        "find",
-        "get",
-        "index",
-        "insert",
-        "isdigit",
-        "items",
-        "join",
-        "keys",
-        "lower",
-        "lstrip",
-        "pop",
-        "remove",
-        "replace",
-        "rfind",
-        "rsplit",
-        "rstrip",
-        "split",
-        "splitlines",
-        "startswith",
-        "strip",
-        "title",
-        "update",
-        "upper",
-        "values",
-    )
-)
+_FILTERS = frozenset((
+    "abs", "capitalize", "count", "d", "default", "first", "float", "format", "int", "join", "last",
+    "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
+    "round", "select", "selectattr", "sort", "string", "title", "trim", "truncate", "unique",
+    "upper",
+))  # fmt: skip
+_METHODS = frozenset((
+    "append", "capitalize", "count", "endswith", "extend", "find", "get", "index", "insert",
+    "isdigit", "items", "join", "keys", "lower", "lstrip", "pop", "remove", "replace", "rfind",
+    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "title", "update", "upper",
+    "values",
+))  # fmt: skip
 _WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(?:\*|\d{4})")
 
 
