@@ -59,7 +59,7 @@ def register(
         rows = find_rows(root, folder)
         if rows:
             parted = train_fraction_of_validation if "validation" in rows and "train" not in rows else 0.0
-            task = _Task(folder, category(folder), path, rows, original_task_only, truncate, parted)
+            task = TemplateTask(folder, category(folder), path, rows, original_task_only, truncate, parted)
             seqio_bridge.add_task(
                 task.card,
                 name=task_name(folder),
@@ -100,16 +100,16 @@ def category(folder: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Task:
+class TemplateTask:
     """One template folder with its rows, and how they are rendered."""
 
     folder: str
     category: str
     path: pathlib.Path
     rows: Mapping[str, RowFiles]
-    original_task_only: bool
-    truncate: bool
-    parted: float
+    original_task_only: bool = True
+    truncate: bool = True
+    parted: float = 0.0
 
     @property
     def splits(self) -> tuple[str, ...]:

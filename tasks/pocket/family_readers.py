@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from iml.bench.card import Example
-from iml.errors import InputError
 from tasks.pocket import readers
-from tasks.promptsource_rows import read_lines
+
+# The two large families' own readers are imported where they are used: they load SeqIO, the others do not.
 
 
 def examples(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[Example]:
@@ -20,37 +20,31 @@ def examples(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[E
       InputError: the entry's format is unknown, or its file is bad or empty.
     """
     if entry["format"] == "promptsource":
-        yield from _promptsource(data_dir, entry, split)
+        yield from map(Example.from_json, _promptsource(data_dir, entry, split))
     elif entry["format"] == "super_ni":
-        yield from _super_ni(data_dir, entry, split)
+        yield from map(Example.from_json, _super_ni(data_dir, entry, split))
     else:
         yield from readers.examples(data_dir, entry, split)
 
 
-def _promptsource(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[Example]:
-    # Imported here because it loads SeqIO, which the other formats do without.
+def _promptsource(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[dict[str, Any]]:
     from tasks import promptsource
+    from tasks.promptsource_rows import find_rows
 
-    templates = data_dir / entry["options"]["templates"]
-    rows = [(f"{split}-{index}", row) for index, row in read_lines(data_dir / entry["files"][split])]
-    rendered = promptsource._rendered(
-        templates, promptsource._chosen(templates, True), rows, tolerant=split == "train", truncate=True
-    )
-    for fields in rendered:
-        yield Example.from_json(fields)
+    path = data_dir / entry["options"]["templates"]
+    folder = path.parent.name
+    task = promptsource.TemplateTask(folder, entry["card"]["category"], path, find_rows(data_dir, folder))
+    return task.read(split)
 
 
-def _super_ni(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[Example]:
+def _super_ni(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[dict[str, Any]]:
     """Validation instances stand first in the file; their number is in the catalogue."""
-    path = data_dir / entry["files"][split]
-    try:
-        task = json.loads(path.read_text("utf-8"))
-        instances, definition = task["Instances"], "\n".join(task["Definition"])
-        border = entry["options"]["validation"]
-        for instance in instances[:border] if split == "validation" else instances[border:]:
-            outputs = tuple(instance["output"])
-            yield Example(instance["id"], instance["input"], outputs[0], outputs, instruction=definition)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"is not a Super-NaturalInstructions task: {error!r:.100}", path=path) from error
+    from tasks import super_natural_instructions
+
+    instances = super_natural_instructions.read_instances(data_dir / entry["files"][split])
+    border = entry["options"]["validation"]
+    return (
+        itertools.islice(instances, border)
+        if split == "validation"
+        else itertools.islice(instances, border, None)
+    )
