@@ -57,13 +57,13 @@ def test_it_covers_families_categories_levels_and_kinds():
 
 @pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry["card"]["name"])
 def test_examples_are_well_formed_and_the_splits_disjoint(entry):
-    if entry["format"] == "promptsource":
+    if entry["format"] in ("promptsource", "super_ni"):
         pytest.importorskip("seqio")
     splits = {name: list(family_readers.examples(pocket.DATA, entry, name)) for name in entry["files"]}
     assert len(splits["validation"]) >= 24
     assert len(splits["train"]) >= 40
     for examples in splits.values():
-        assert len({example.uid for example in examples}) == len(examples)
+        assert len({(example.uid, example.template) for example in examples}) == len(examples)
         for example in examples:
             assert example.source
             assert example.target
