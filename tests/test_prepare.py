@@ -1,0 +1,170 @@
+"""Preparing: the same store however it is made, only what changed made again, and failures that are told."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("seqio")
+
+from iml import prepare as prepare_lib
+from iml import seqio_bridge
+from iml.bench import registry
+from iml.data.store import ExampleStore
+from iml.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+#: A module of tasks: every .txt file is one, each of its lines an example `source|target`.
+MODULE = """
+import functools, pathlib
+from iml.bench.card import TaskCard
+from iml.seqio_bridge import PythonSource, add_task
+
+def read(path, split):
+    for number, line in enumerate(pathlib.Path(path).read_text().splitlines()):
+        source, target = line.split("|")
+        yield {"uid": str(number), "source": source, "target": target}
+
+def register(data_dir):
+    for path in sorted(pathlib.Path(data_dir).glob("*.txt")):
+        card = TaskCard("own." + path.stem, "own", "Question Answering")
+        add_task(card, source=PythonSource(functools.partial(read, str(path)), ("train",), (path,)))
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_registries():
+    _clear()
+    yield
+    _clear()
+
+
+def _clear():
+    for name in registry.names():
+        seqio_bridge.remove_task(name)
+    prepare_lib._hash_file.cache_clear()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a task module and 20 task files."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    monkeypatch.delitem(sys.modules, "own_lines", raising=False)
+    (tmp_path / "own_lines.py").write_text(MODULE)
+    (tmp_path / "data").mkdir()
+    for number in range(20):
+        text = "".join(f"{number} + {i} =|{number + i}\n" for i in range(30))
+        (tmp_path / "data" / f"t{number:02}.txt").write_text(text)
+    return tmp_path
+
+
+def prepare(own, store="store", processes=1, **options):
+    _clear()
+    return prepare_lib.prepare(
+        ["own_lines"], str(own / "data"), str(own / store), processes=processes, **options
+    )
+
+
+def times(own):
+    return {path: path.stat().st_mtime_ns for path in (own / "store").rglob("*.array_record")}
+
+
+def test_only_what_changed_is_made_again(own, capsys):
+    first = prepare(own)
+    assert len(first) == 20 and first["own.t03"].splits["train"].examples == 30
+    before = times(own)
+    capsys.readouterr()
+    assert prepare(own) == first and times(own) == before
+    assert "20 of them unchanged" in capsys.readouterr().out
+
+    with (own / "data" / "t03.txt").open("a") as file:
+        file.write("new|line\n")
+    (own / "data" / "t07.txt").unlink()
+    second = prepare(own)
+    assert first.keys() - second.keys() == {"own.t07"}
+    assert [name for name in second if second[name] != first[name]] == ["own.t03"]
+    opened = ExampleStore(own / "store")
+    assert opened.tasks == second and not (own / "store" / "own.t07").exists()
+    assert opened.read("own.t03", "train", 30).target == "line"
+    after = times(own)
+    changed = {path.parent.parent.name for path in before.keys() ^ after.keys()}
+    assert changed == {"own.t03", "own.t07"} and all(
+        after[path] == before[path] for path in before.keys() & after
+    )
+
+
+def test_any_number_of_processes_makes_the_same_store(own):
+    assert prepare(own, "two", processes=2) == prepare(own, "one")
+    assert ExampleStore(own / "two").fingerprint == ExampleStore(own / "one").fingerprint
+
+
+def test_a_bad_task_is_left_out_and_told(own, capsys):
+    prepare(own)
+    (own / "data" / "t05.txt").write_text("no bar in this line\n")
+    (own / "data" / "t06.txt").write_text("")
+    assert len(prepare(own)) == 18
+    opened = ExampleStore(own / "store")
+    assert opened.failures.keys() == {"own.t05", "own.t06"}
+    assert "ValueError: not enough values to unpack" in opened.failures["own.t05"]
+    assert opened.failures["own.t06"] == "task own.t06 has no examples"
+    assert "left out own.t05: ValueError" in capsys.readouterr().out
+    (own / "data" / "t00.txt").unlink()
+    with pytest.raises(InputError, match=r"2 tasks failed, own\.t05 for one"):
+        prepare(own, strict=True)
+    assert ExampleStore(own / "store").tasks == opened.tasks  # the store before stays
+    for path in (own / "data").glob("*.txt"):
+        path.write_text("bad")
+    with pytest.raises(InputError, match="every task failed"):
+        prepare(own)
+
+
+def test_what_cannot_be_prepared_at_all(own, tmp_path):
+    for module, problem in (
+        ("tasks.poket", "there is no module 'tasks.poket'"),
+        ("iml.errors", r"iml\.errors has no function register"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            prepare_lib.prepare([module], "", str(tmp_path / "store"))
+    with pytest.raises(InputError, match="own_lines registered no task"):
+        prepare_lib.prepare(["own_lines"], str(tmp_path / "store"), str(tmp_path / "store"))
+    with pytest.raises(InputError, match="none of 20 registered tasks matches flan"):
+        prepare(own, tasks=("flan.*",))
+    assert not (own / "store").exists()
+
+
+def test_a_dry_run_writes_nothing(own, capsys):
+    assert prepare(own, dry_run=True, tasks=("own.t0*",)) == {}
+    assert "would prepare 10 tasks of own" in capsys.readouterr().out
+    assert not (own / "store").exists()
+
+
+def test_a_full_disk_is_told_and_the_store_stays(own, monkeypatch):
+    before = prepare(own)
+
+    def write_task(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare_lib.store, "write_task", write_task)
+    (own / "data" / "t03.txt").write_text("a|b\n")
+    with pytest.raises(InputError, match=r"No space left on device.*Is the disk full\?"):
+        prepare(own)
+    assert ExampleStore(own / "store").tasks == before
+
+
+def test_the_documented_example_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    [entry] = prepare_lib.prepare(["examples.own_task.task"], "examples/own_task", str(tmp_path)).values()
+    lines = (ROOT / "examples/own_task/train.tsv").read_text().splitlines()
+    assert entry.splits["train"].rows == len(lines)
+    example = ExampleStore(tmp_path).read("my_tasks.capitals", "train", 0)
+    assert (example.source, example.target) == ("What is the capital of France?", "Paris")
+
+
+def test_help_explains_and_starts_without_tensorflows_chatter():
+    command = [sys.executable, "-m", "iml.prepare", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "task_modules" in done.stdout and not done.stderr
