@@ -189,7 +189,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         dropout_key = jax.random.fold_in(key, state.step) if model.config.dropout else None
         grads, metrics = gradients(state.params, batch, dropout_key)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = jnp.float32(schedule(state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
