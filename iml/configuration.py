@@ -17,7 +17,6 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import logging
 import os
 import pathlib
 import re
@@ -116,8 +115,9 @@ def configure(
     registered = {
         function.__name__: _register(function, flags if function is entry else ()) for function in known
     }
-    for path in ("", *search_paths, os.fspath(CONFIG_DIR)):
-        gin.add_config_file_search_path(path)
+    gin_config._LOCATION_PREFIXES[:] = ["", *search_paths, os.fspath(CONFIG_DIR)]
+    # Files only: gin would also take a folder of the working directory for a Python package, and fail on it.
+    gin_config._FILE_READERS[:] = [(open, os.path.isfile)]
     _parse(files, bindings, known)
     _check_reachable(entry.__name__, known)
     return registered[entry.__name__]
@@ -233,13 +233,10 @@ def _parse(files: Sequence[str], bindings: Sequence[str], known: Sequence[Callab
         if not any((pathlib.Path(folder) / path).is_file() for folder in gin_config._LOCATION_PREFIXES):
             candidates = [str(file.relative_to(CONFIG_DIR)) for file in CONFIG_DIR.rglob("*.gin")]
             raise InputError("no such gin file", path=path, remedy=_nearest(path, candidates) or "See --help")
-    logging.disable(logging.ERROR)  # gin logs an error for every folder in which a file is not.
     try:
         gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=False)
     except Exception as error:
         raise _as_input_error(error, known) from error
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _as_input_error(error: Exception, known: Sequence[Callable[..., Any]]) -> InputError:

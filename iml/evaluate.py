@@ -119,7 +119,7 @@ def evaluate(
     )
     report.write_scores(output_dir, scores)
     results = [*earlier, scores]
-    titles = report.name_results(results, [*map(os.fspath, compare), os.fspath(output_dir)])
+    titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
     predictions = [*map(read_predictions, compare), outcome.predictions]
     _, page = report.write_report(output_dir, results, titles, predictions)
     report.print_summary(results, titles, console)

@@ -129,3 +129,13 @@ def test_help_lists_settings_with_defaults_and_meaning(gin_file, capsys):
     assert "tune.steps required" in page
     assert "Mixture.eps = 3\n        cap on the examples of a task." in page.replace("the cap", "cap")
     assert "what to show" in page
+
+
+def test_a_folder_named_like_a_package_does_not_get_in_the_way(tmp_path, monkeypatch):
+    (tmp_path / "searched" / "runs").mkdir(parents=True)
+    (tmp_path / "searched" / "runs" / "run.gin").write_text(FILE)
+    (tmp_path / "work" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(tmp_path / "work")
+    search = f"--gin_search_paths={tmp_path / 'searched'}"
+    assert call("runs/run.gin", search, "--gin.STEPS=7")[1] == 7

@@ -48,13 +48,14 @@ def read_scores(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
     return scores
 
 
-def name_results(results: Sequence[Scores], folders: Sequence[str]) -> list[str]:
-    """What a report calls results: their models, or their folders where models occur twice."""
-    models = [str(result["header"].get("model", "")) for result in results]
-    return [
-        model if model and models.count(model) == 1 else str(folder)
-        for model, folder in zip(models, folders, strict=True)
-    ]
+def name_results(folders: Sequence[str]) -> list[str]:
+    """What a report calls results: the ends of their folders' paths, as long as it takes to tell them apart."""
+    parts = [pathlib.PurePath(folder).parts for folder in folders]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {folder}" for number, folder in enumerate(folders, start=1)]
 
 
 def write_report(

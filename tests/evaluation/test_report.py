@@ -181,7 +181,7 @@ def test_the_summary_prints_levels_and_takes_no_markup_from_data(tmp_path):
     assert "[red]one[/red]" in printed and "40.0 (+20.0)" in printed and "tasks left out: 1" in printed
 
 
-def test_results_are_named_by_model_or_else_by_folder():
-    one, two = {"header": {"model": "m"}}, {"header": {"model": "n"}}
-    assert report.name_results([one, two], ["a", "b"]) == ["m", "n"]
-    assert report.name_results([one, one, two], ["a", "b", "c"]) == ["a", "b", "n"]
+def test_results_are_named_by_the_ends_of_their_paths():
+    assert report.name_results(["runs/a/untuned", "runs/a/tuned"]) == ["untuned", "tuned"]
+    assert report.name_results(["runs/a/tuned", "runs/b/tuned"]) == ["a/tuned", "b/tuned"]
+    assert report.name_results(["x", "x"]) == ["1: x", "2: x"]
