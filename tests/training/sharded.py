@@ -1,4 +1,4 @@
-"""Gradients and a first update on several meshes, as a program: `python -m tests.training.sharded FOLDER`."""
+"""Gradients and two updates on several meshes, as a program: `python -m tests.training.sharded FOLDER`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def make_batch(rows: int = 8, length: int = 32) -> dict[str, np.ndarray]:
 
 
 def compute(microbatches: int = 1, **axes: int) -> dict[str, np.ndarray]:
-    """Loss, metrics, gradients and parameters after an update, by name, on a mesh."""
+    """Loss, metrics, gradients of a first update and parameters after a second, by name, on a mesh."""
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
     model = OPT(CONFIG)
     optimizer = optimizer_lib.make_optimizer(ADAM, 10, model.logical_axes())
@@ -76,9 +76,14 @@ def compute(microbatches: int = 1, **axes: int) -> dict[str, np.ndarray]:
         2,
     )
     state, metrics = train_step(step_lib.begin(layout, optimizer, params), batch, jax.random.key(1))
-    assert int(state.step) == 1
-    # The first moment after one update is a tenth of the gradient.
-    grads = jax.tree.map(lambda leaf: leaf / (1 - ADAM.b1), optax.tree.get(state.opt_state, "mu"))
+    # The first moment after one update is a tenth of the gradient. A copy: the next step takes the state over.
+    grads = jax.tree.map(lambda leaf: np.array(leaf) / (1 - ADAM.b1), optax.tree.get(state.opt_state, "mu"))
+    state, _ = train_step(state, batch, jax.random.key(1))
+    assert int(state.step) == 2
+    parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    for tree in (state.params, optax.tree.get(state.opt_state, "mu"), optax.tree.get(state.opt_state, "nu")):
+        for matrix in (tree["layers"]["fc1"]["kernel"], tree["embed_tokens"]["embedding"]):
+            assert all(shard.data.size * parts == matrix.size for shard in matrix.addressable_shards)
     trees = {"grads": grads, "metrics": metrics, "params": state.params}
     return {
         name + jax.tree_util.keystr(path): np.asarray(leaf)
@@ -91,6 +96,7 @@ MESHES = {
     "data": {"data": 8},
     "fsdp": {"data": 1, "fsdp": 8},
     "tensor": {"data": 1, "tensor": 8},
+    "fsdp and tensor": {"data": 1, "fsdp": 2, "tensor": 4},
     "all": {"data": 2, "fsdp": 2, "tensor": 2},
     "all, accumulated": {"data": 2, "fsdp": 2, "tensor": 2, "microbatches": 2},
 }
