@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,13 +82,11 @@ class Writer:
           steps: steps of the whole run.
           console: where to show them: a live view on a terminal, else a line for each record.
         """
-        from tensorboardX import SummaryWriter
-
         folder = pathlib.Path(run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         _truncate(folder / "metrics.jsonl", step)
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        self._board = _summary_writer(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
         self._steps, self._first, self._began = steps, step, time.monotonic()
         self._console = console
         self._live = Live(console=console, refresh_per_second=2) if console.is_terminal else None
@@ -118,6 +117,19 @@ class Writer:
             self._live.stop()
         self._board.close()
         self._file.close()
+
+
+def _summary_writer(folder: str, **options: Any) -> Any:
+    """A tensorboardX writer, without the PyTorch that tensorboardX loads wherever it is installed."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # An import then fails as if it were not installed.
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if absent:
+            del sys.modules["torch"]
+    return SummaryWriter(folder, **options)
 
 
 def _truncate(path: pathlib.Path, step: int) -> None:
