@@ -13,7 +13,7 @@ TEST = [
     "hypothesis>=6",
     "pytest>=8",
     "pytest-timeout>=2",
-    "ruff>=0.14",
+    "ruff==0.17.5",
 ]
 
 setup(
@@ -32,7 +32,6 @@ setup(
         "etils[epath]>=1.9",
         "gin-config>=0.5",
         "jaxtyping>=0.3",
-        "matplotlib>=3.8",
         "numpy>=2",
         "rich>=13",
         "rouge-score>=0.1.2",
