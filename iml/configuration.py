@@ -15,7 +15,6 @@ import ast
 import collections.abc
 import dataclasses
 import difflib
-import functools
 import inspect
 import os
 import pathlib
@@ -198,7 +197,6 @@ def _gin_literal(text: str) -> str:
 # ------------------------------------------------------------------------------------- gin, strictly
 
 
-@functools.cache
 def _register(function: Callable[..., Any], flags: tuple[str, ...]) -> Callable[..., Any]:
     """Makes a constructor or entry point known to gin, with its arguments checked against their types.
 
@@ -225,7 +223,8 @@ def _register(function: Callable[..., Any], flags: tuple[str, ...]) -> Callable[
     checked.__signature__ = signature.replace(  # what gin validates names against and records as operative
         parameters=[parameter for name, parameter in signature.parameters.items() if name not in flags]
     )
-    return gin.external_configurable(checked, name=function.__name__, module="iml")
+    with gin_config.interactive_mode():  # one process may configure several entry points, one after another
+        return gin.external_configurable(checked, name=function.__name__, module="iml")
 
 
 def _parse(files: Sequence[str], bindings: Sequence[str], known: Sequence[Callable[..., Any]]) -> None:
