@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from iml.data.packing import RowLimits
 from iml.data.tokens import Document
 from iml.data.vocabulary import Vocabulary
 
@@ -22,13 +23,12 @@ class Placed:
     document: Document
 
 
-def make_batch(rows: Sequence[Sequence[Placed]], length: int, segments: int) -> dict[str, np.ndarray]:
+def make_batch(rows: Sequence[Sequence[Placed]], limits: RowLimits) -> dict[str, np.ndarray]:
     """Packs rows of documents into arrays.
 
     Args:
-      rows: the documents of each row, in order; their positions sum to at most `length`.
-      length: positions of a row, L.
-      segments: documents that a row may hold, S.
+      rows: the documents of each row, in order, within the limits.
+      limits: positions of a row, L, documents that it may hold, S, and targets, T.
 
     Returns:
       tokens, targets: int32 [B, L]; PAD where there is no document.
@@ -37,8 +37,10 @@ def make_batch(rows: Sequence[Sequence[Placed]], length: int, segments: int) -> 
       loss_weights: float32 [B, L]; 1 where the target is to be learnt.
       task_ids: int32 [B, S]; number of the task of each segment, -1 where there is none.
       example_ids: int32 [B, S]; number of the draw of each segment, -1 where there is none.
+      target_positions: int32 [B, T], only with a limit of targets; the positions where `loss_weights` is 1,
+        ascending, then -1.
     """
-    shape = (len(rows), length)
+    shape, segments = (len(rows), limits.positions), limits.segments
     tokens = np.full(shape, Vocabulary.PAD, np.int32)
     targets = np.full(shape, Vocabulary.PAD, np.int32)
     segment_ids, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -57,7 +59,7 @@ def make_batch(rows: Sequence[Sequence[Placed]], length: int, segments: int) -> 
             loss_weights[b, start + max(0, placed.document.target_start - 1) : end] = 1.0
             task_ids[b, s], example_ids[b, s] = placed.task, placed.number
             start = end
-    return {
+    batch = {
         "tokens": tokens,
         "targets": targets,
         "segment_ids": segment_ids,
@@ -66,3 +68,9 @@ def make_batch(rows: Sequence[Sequence[Placed]], length: int, segments: int) -> 
         "task_ids": task_ids,
         "example_ids": example_ids,
     }
+    if limits.targets is not None:
+        batch["target_positions"] = np.full((len(rows), limits.targets), -1, np.int32)
+        for b in range(len(rows)):
+            learnt = np.flatnonzero(loss_weights[b])
+            batch["target_positions"][b, : len(learnt)] = learnt
+    return batch

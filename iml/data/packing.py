@@ -2,54 +2,118 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+
+from iml.errors import InputError
 
 #: Documents that wait in a lane's pool, at least.
 POOL = 32
 
 
-def pool_is_full(sizes: Sequence[int], capacity: int, segments: int) -> bool:
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowLimits:
+    """What a row holds at most.
+
+    Attributes:
+      positions: places for tokens.
+      segments: documents.
+      targets: tokens to be learnt; None for as many as there are positions.
+    """
+
+    positions: int
+    segments: int
+    targets: int | None = None
+
+    def __post_init__(self):
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"must be at least 1, not {value}", field=name)
+
+
+def pool_is_full(sizes: Sequence[int], limits: RowLimits) -> bool:
     """Whether a pool of documents gives enough choice: `POOL` of them and twice what a row holds.
 
     Where documents are short the second condition decides, up to two rows' worth of segments.
     """
     if len(sizes) < POOL:
         return False
-    return sum(sizes) >= 2 * capacity or len(sizes) >= max(POOL, 2 * segments)
+    return sum(sizes) >= 2 * limits.positions or len(sizes) >= max(POOL, 2 * limits.segments)
 
 
-def choose(sizes: Sequence[int], capacity: int, segments: int) -> list[int]:
+def choose(sizes: Sequence[int], targets: Sequence[int], limits: RowLimits) -> list[int]:
     """Which waiting documents the next row takes: the oldest, and those that fill it best.
 
     The first is always taken, so no document waits for more rows than there are documents before it. Of the
-    others the subset with the largest sum that fits is found exactly (0/1 knapsack over sums, keeping the
-    fewest documents by which each sum is reached); among equals older documents are preferred.
+    others the subset with the largest sum of sizes that fits is found; among equals older documents are
+    preferred. With one limit of positions and one of segments that is the best there is. A limit of targets,
+    where it binds, is met by the subsets that use least of the other two limits, which may not be the best.
 
     Args:
-      sizes: positions that each waiting document takes, oldest first; each at most `capacity`.
-      capacity: positions of the row.
-      segments: documents that a row may hold.
+      sizes: positions that each waiting document takes, oldest first; each at most `limits.positions`.
+      targets: tokens to be learnt in each, from 1 to `limits.targets`.
+      limits: what the row holds.
 
     Returns:
       Indices into `sizes`, ascending, the first being 0.
     """
-    room, places = capacity - sizes[0], min(segments, len(sizes)) - 1
-    if room <= 0 or places <= 0:
+    room = limits.positions - sizes[0]
+    places = min(limits.segments, len(sizes)) - 1
+    learnable = (limits.positions if limits.targets is None else limits.targets) - targets[0]
+    if room <= 0 or places <= 0 or learnable <= 0:
         return [0]
-    never = np.int16(len(sizes) + 1)
-    # fewest[i, s]: the fewest of the documents 1..i whose sizes sum to s.
-    fewest = np.full((len(sizes), room + 1), never, np.int16)
-    fewest[0, 0] = 0
-    for i, size in enumerate(sizes[1:], start=1):
-        fewest[i] = fewest[i - 1]
-        if size <= room:
-            np.minimum(fewest[i, size:], fewest[i - 1, : room + 1 - size] + 1, out=fewest[i, size:])
-    total = int(np.flatnonzero(fewest[-1] <= places)[-1])
+    chosen = _fill(sizes, room)
+    if len(chosen) > places or sum(targets[i] for i in chosen) > learnable:
+        chosen = _fill_within(sizes, targets, room, places, learnable, bound=limits.targets is not None)
+    return [0, *chosen]
+
+
+def _fill(sizes: Sequence[int], room: int) -> list[int]:
+    """The subset of the documents after the first whose sum of sizes comes closest to `room`."""
+    # Bit s of reached[i]: some of the documents 1..i have sizes that sum to s.
+    within, reached = (1 << (room + 1)) - 1, [1]
+    for size in sizes[1:]:
+        reached.append((reached[-1] | (reached[-1] << size)) & within)
+    total = reached[-1].bit_length() - 1
     chosen = []
     for i in range(len(sizes) - 1, 0, -1):
-        if fewest[i, total] < fewest[i - 1, total]:
+        if not reached[i - 1] >> total & 1:
             chosen.append(i)
             total -= sizes[i]
-    return [0, *reversed(chosen)]
+    return chosen[::-1]
+
+
+def _fill_within(
+    sizes: Sequence[int], targets: Sequence[int], room: int, places: int, learnable: int, bound: bool
+) -> list[int]:
+    """As `_fill`, of at most `places` documents that hold at most `learnable` targets.
+
+    A 0/1 knapsack over sums of sizes, which reaches each sum at the least cost: the share that a document
+    takes of the places, and if `bound` of the targets.
+    """
+    never = np.iinfo(np.int64).max // 2
+    cost = np.full(room + 1, never, np.int64)
+    cost[0] = 0
+    used = np.zeros((2, room + 1), np.int64)
+    taken = np.zeros((len(sizes), room + 1), bool)
+    for i in range(1, len(sizes)):
+        size = sizes[i]
+        if size > room:
+            continue
+        dearer = cost[: room + 1 - size] + (learnable + targets[i] * places if bound else 1)
+        better = dearer < cost[size:]
+        more = used[:, : room + 1 - size] + np.array([[1], [targets[i]]])
+        taken[i, size:] = better
+        cost[size:][better] = dearer[better]
+        used[:, size:][:, better] = more[:, better]
+    fits = (cost < never) & (used[0] <= places) & (used[1] <= learnable)
+    total = int(np.flatnonzero(fits)[-1])
+    chosen = []
+    for i in range(len(sizes) - 1, 0, -1):
+        if taken[i, total]:
+            chosen.append(i)
+            total -= sizes[i]
+    return chosen[::-1]

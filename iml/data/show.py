@@ -55,7 +55,7 @@ def show_step(
 
 def _row(stream: TrainStream, step: int, lane: int, row: Sequence[Placed]) -> Panel:
     used = sum(placed.document.positions for placed in row)
-    learnt = sum(len(placed.document.tokens) - max(1, placed.document.target_start) for placed in row)
+    learnt = sum(placed.document.targets for placed in row)
     title = f"step {step}, lane {lane}: {len(row)} documents, {used} of {stream.length} positions"
     parts = []
     for number, placed in enumerate(row, start=1):
@@ -65,7 +65,9 @@ def _row(stream: TrainStream, step: int, lane: int, row: Sequence[Placed]) -> Pa
 
 
 def _document(stream: TrainStream, placed: Placed) -> list[Text]:
-    document, origin = placed.document, placed.document.prompt.provenance
+    document = placed.document
+    prompt = document.prompt or stream.prompts([placed.number])[0][1]
+    origin = prompt.provenance
     source = document.tokens[: document.target_start]
     target = document.tokens[document.target_start : -1]
     facts = {

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
+import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,17 +22,18 @@ from typing import Any, Self
 
 from iml.bench.mixing import Mixture
 from iml.data.batches import Batch, Placed, make_batch
-from iml.data.packing import choose, pool_is_full
+from iml.data.packing import RowLimits, choose, pool_is_full
 from iml.data.plan import Draw, StreamPlan
 from iml.data.prompts import Prompt, PromptFormat, find_demonstrations
 from iml.data.random import Draws
 from iml.data.store import ExampleStore
+from iml.data.token_cache import TokenCache
 from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
 
 #: Changes whenever the same settings give other batches than before.
-VERSION = 1
+VERSION = 2
 #: Draws that a lane reads and encodes together.
 _CHUNK = 32
 #: Draws of a lane that may fail one after the other before the run ends.
@@ -97,7 +100,8 @@ class TrainStream:
     Attributes:
       tasks: task names, in the order of `task_ids`.
       plan: which example is the n-th draw.
-      fingerprint: hash over all that the batches depend on.
+      limits: what a row holds.
+      cache: documents that were made at an earlier time, or None.
     """
 
     def __init__(
@@ -110,7 +114,9 @@ class TrainStream:
         length: int,
         seed: int = 1234,
         segments: int = 64,
+        target_budget: int | None = None,
         strict: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
     ):
         """Plans the stream; reads nothing but the store's index.
 
@@ -119,21 +125,24 @@ class TrainStream:
           length: positions of a row.
           seed: seed of the order and of every choice.
           segments: documents that a row may hold.
+          target_budget: tokens to be learnt that a row may hold, so that the loss can be taken at a fixed
+            number of positions; None for any number. Of a document with more only the last are learnt.
           strict: raise where an example cannot be read, instead of leaving it out.
+          cache_dir: where `iml.data.token_cache.build` kept documents; what it lacks is made when drawn.
 
         Raises:
           InputError: no task to train on, or a number below 1.
         """
-        for name, value in (("batch_size", batch_size), ("length", length), ("segments", segments)):
-            if value < 1:
-                raise InputError(f"must be at least 1, not {value}", field=name)
+        if batch_size < 1:
+            raise InputError(f"must be at least 1, not {batch_size}", field="batch_size")
+        self.limits = RowLimits(length, segments, target_budget)
         self.store, self.vocabulary, self.mixture, self.prompt_format = (
             store,
             vocabulary,
             mixture,
             prompt_format,
         )
-        self.batch_size, self.length, self.segments = batch_size, length, segments
+        self.batch_size, self.length = batch_size, length
         self.seed, self.strict = seed, strict
         train = {
             name: entry
@@ -145,20 +154,28 @@ class TrainStream:
         counts = mixture.counts(sizes)
         self.plan = StreamPlan(counts, {name: train[name].splits["train"].rows for name in counts}, seed)
         self.tasks = self.plan.tasks
-        self.fingerprint = self._hash()
         self._reported: set[str] = set()
+        self.cache = None if cache_dir is None else TokenCache(cache_dir, self.documents_fingerprint)
 
-    def _hash(self) -> str:
-        parts = {
-            "version": VERSION,
-            "seed": self.seed,
-            "shape": [self.batch_size, self.length, self.segments],
-            "counts": dict(self.plan.counts),
-            "tasks": {name: self.store.tasks[name].fingerprint for name in self.tasks},
-            "format": dataclasses.asdict(self.prompt_format),
-            "vocabulary": self.vocabulary.fingerprint,
-        }
-        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+    @functools.cached_property
+    def documents_fingerprint(self) -> str:
+        """Hash over all that the documents of draws depend on."""
+        return _hash(
+            {
+                "version": VERSION,
+                "seed": self.seed,
+                "length": self.length,
+                "counts": dict(self.plan.counts),
+                "tasks": {name: self.store.tasks[name].fingerprint for name in self.tasks},
+                "format": dataclasses.asdict(self.prompt_format),
+                "vocabulary": self.vocabulary.fingerprint,
+            }
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash over all that the batches depend on."""
+        return _hash([self.documents_fingerprint, self.batch_size, dataclasses.asdict(self.limits)])
 
     def initial_state(self) -> StreamState:
         """Where every lane stands before the first step."""
@@ -197,7 +214,7 @@ class TrainStream:
         failed = 0
         while True:
             sizes = [placed.document.positions for placed in pool]
-            while not pool_is_full(sizes, self.length, self.segments):
+            while not pool_is_full(sizes, self.limits):
                 while not ahead:
                     numbers = range(fetched, fetched + _CHUNK * self.batch_size, self.batch_size)
                     fetched = numbers.stop
@@ -208,7 +225,8 @@ class TrainStream:
                 placed, following = ahead.popleft()
                 pool.append(placed)
                 sizes.append(placed.document.positions)
-            taken = set(choose(sizes, self.length, self.segments))
+            targets = [placed.document.targets for placed in pool]
+            taken = set(choose(sizes, targets, self.limits))
             row = [placed for i, placed in enumerate(pool) if i in taken]
             pool = collections.deque(placed for i, placed in enumerate(pool) if i not in taken)
             yield row, LaneState(following, tuple(placed.number for placed in pool))
@@ -235,15 +253,30 @@ class TrainStream:
             )
         return rendered
 
-    def _place(self, numbers: Sequence[int]) -> list[Placed]:
+    def make_documents(self, numbers: Sequence[int]) -> list[Placed]:
         """Documents of draws; what cannot be read is left out."""
-        if not len(numbers):
-            return []
         rendered = self.prompts(numbers)
         documents = encode_prompts(self.vocabulary, [prompt for _, prompt in rendered], self.length)
         return [
             Placed(draw.number, draw.task, document)
             for (draw, _), document in zip(rendered, documents, strict=True)
+        ]
+
+    def _place(self, numbers: Sequence[int]) -> list[Placed]:
+        """Documents of draws as they go into rows, from the cache where it has them."""
+        if not len(numbers):
+            return []
+        found, missing = self.cache.find(numbers) if self.cache else ([], numbers)
+        if missing:
+            found += self.make_documents(missing)
+            if len(found) > len(missing):
+                order = {number: place for place, number in enumerate(numbers)}
+                found.sort(key=lambda placed: order[placed.number])
+        if self.limits.targets is None:
+            return found
+        return [
+            dataclasses.replace(placed, document=placed.document.learn_at_most(self.limits.targets))
+            for placed in found
         ]
 
     def _batches(
@@ -259,9 +292,13 @@ class TrainStream:
                 made = [sources.next_row(lane) for lane in lanes]
                 step += 1
                 after = StreamState(step, {lane: made[i][1] for i, lane in enumerate(lanes)})
-                yield make_batch([row for row, _ in made], self.length, self.segments), after
+                yield make_batch([row for row, _ in made], self.limits), after
         finally:
             sources.close()
+
+
+def _hash(parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class _Inline:

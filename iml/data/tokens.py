@@ -21,19 +21,30 @@ class Document:
     Attributes:
       tokens: int32 [n], n >= 2, the last one EOS.
       target_start: index of the first token to be learnt; 0 if all are.
-      prompt: what it was made of.
+      prompt: what it was made of, None if its ids were kept from an earlier time.
       truncated: tokens cut off its head.
     """
 
     tokens: np.ndarray
     target_start: int
-    prompt: Prompt
+    prompt: Prompt | None
     truncated: int = 0
 
     @property
     def positions(self) -> int:
         """Places that it takes in a row: its last token is only ever a target."""
         return len(self.tokens) - 1
+
+    @property
+    def targets(self) -> int:
+        """Tokens to be learnt; the first of a row has nothing before it that could predict it."""
+        return len(self.tokens) - max(1, self.target_start)
+
+    def learn_at_most(self, targets: int) -> Document:
+        """This document, of whose targets only the last so many are learnt."""
+        if self.targets <= targets:
+            return self
+        return dataclasses.replace(self, target_start=len(self.tokens) - targets)
 
 
 def encode_prompts(vocabulary: Vocabulary, prompts: Sequence[Prompt], max_length: int) -> list[Document]:

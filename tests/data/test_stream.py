@@ -128,6 +128,35 @@ def test_an_epoch_of_batches_holds_every_draw_once_and_whole(data):
     assert [epoch[number][1] for number in numbers] == [document.tokens.tolist() for document in expected]
 
 
+def test_a_budget_of_targets_is_kept_and_gathered(data):
+    stream = data.stream(target_budget=7)
+    free = dict(_documents(_take(data.stream().batches(data.stream().initial_state()), STEPS)))
+    taken = _take(stream.batches(stream.initial_state()), STEPS)
+    for batch, _ in taken:
+        learnt, places = batch["loss_weights"] > 0, batch["target_positions"]
+        assert places.shape == (4, 7) and learnt.sum(axis=1).max() <= 7
+        for row in range(4):
+            assert np.array_equal(places[row][places[row] >= 0], np.flatnonzero(learnt[row]))
+    for number, (tokens, weights) in _documents(taken):
+        if number in free:
+            assert free[number][0] == tokens
+            kept = int(min(7, sum(free[number][1])))
+            assert weights == [0.0] * (len(weights) - kept) + [1.0] * kept
+
+
+def _documents(batches):
+    """(number of the draw, (its tokens, its loss weights)) of all documents."""
+    for batch, _ in batches:
+        for row in range(len(batch["tokens"])):
+            for segment, number in enumerate(batch["example_ids"][row].tolist()):
+                if number >= 0:
+                    inside = batch["segment_ids"][row] == segment + 1
+                    yield (
+                        number,
+                        tuple(batch[name][row][inside].tolist() for name in ("tokens", "loss_weights")),
+                    )
+
+
 def test_closing_ends_the_threads(data):
     stream = data.stream()
     before = set(threading.enumerate())
@@ -215,7 +244,15 @@ def test_wrong_states_are_refused(data):
             StreamState.from_json(record)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "length", "segments"])
-def test_wrong_sizes_are_named(data, name):
-    with pytest.raises(InputError, match=name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("batch_size", "batch_size"),
+        ("length", "positions"),
+        ("segments", "segments"),
+        ("target_budget", "targets"),
+    ],
+)
+def test_wrong_sizes_are_named(data, name, said):
+    with pytest.raises(InputError, match=said):
         data.stream(**{name: 0})
