@@ -188,12 +188,16 @@ def render_request(
 ) -> Prompt:
     """The prompt by which a row is evaluated; a function of (seed, task, uid) and the number of shots.
 
-    Demonstrations come from the train split if the task has one, else from the row's own split; provenance
-    says how many there were.
+    Demonstrations are the first of the split "exemplars" in their order, which evaluation suites fix so; else
+    they come from the train split if the task has one, else from the row's own split. Provenance says how many
+    there were.
     """
     example, entry = store.read(task, split, row), store.tasks[task]
     draws = Draws(seed, task, example.uid)
-    train = entry.splits.get("train")
+    fixed, train = entry.splits.get("exemplars"), entry.splits.get("train")
+    if fixed is not None:
+        demonstrations = store.read_many(task, "exemplars", range(min(shots, fixed.rows)))
+        return prompt_format.render(example, entry.card, demonstrations, draws)
     shown_split = "train" if train is not None and train.rows else split
     demonstrations = find_demonstrations(store, task, shown_split, example, shots, draws)
     return prompt_format.render(example, entry.card, demonstrations, draws)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_CONCLUSION = re.compile(r"\banswer is:?\s*(.*?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE | re.DOTALL)
+_OPTION = re.compile(r"\(([A-Z])\)")
+_NAMED_OPTION = re.compile(r"\(([A-Za-z])\)|([A-Za-z])(?:[.:)]|$)")
+_UNCOUNTED = re.compile(r"[,\"'`\\]")
 
 
 def normalize_answer(text: str) -> str:
@@ -33,6 +37,18 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
     return 100.0 * any(answer == normalize_answer(reference) for reference in references)
 
 
+def final_answer(prediction: str, references: Sequence[str]) -> float:
+    """Whether the answer at which a prediction arrives is a reference, in any case.
+
+    The answer is what follows the first "answer is" up to the end of its sentence, and without these words the
+    first line. Commas, quotation marks and backslashes do not count; other punctuation does, since there are
+    answers of brackets alone. Where a reference is a letter in brackets the answer's letter decides, with or
+    without brackets: "(B)", "B.", "(B) blue".
+    """
+    answer = _final_answer(prediction)
+    return 100.0 * any(_same_answer(answer, reference) for reference in references)
+
+
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L F1 as google's rouge-score computes it, with the Porter stemmer (Super-NI's rule)."""
     return _rouge("rougeL", prediction, references)
@@ -47,6 +63,7 @@ def rouge_1(prediction: str, references: Sequence[str]) -> float:
 METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "accuracy": accuracy,
     "exact_match": exact_match,
+    "final_answer": final_answer,
     "rouge_l": rouge_l,
     "rouge_1": rouge_1,
 }
@@ -86,3 +103,20 @@ def _scorer(kind: str) -> RougeScorer:
 def _rouge(kind: str, prediction: str, references: Sequence[str]) -> float:
     scores = (_scorer(kind).score(reference, prediction)[kind].fmeasure for reference in references)
     return 100.0 * max(scores, default=0.0)
+
+
+def _final_answer(prediction: str) -> str:
+    stated = _CONCLUSION.search(prediction)
+    return stated[1] if stated else (prediction.strip().splitlines() or [""])[0]
+
+
+def _same_answer(answer: str, reference: str) -> bool:
+    option = _OPTION.fullmatch(reference.strip())
+    if option:
+        named = _NAMED_OPTION.match(answer.strip())
+        return named is not None and (named[1] or named[2]).upper() == option[1]
+    return _folded(answer) == _folded(reference)
+
+
+def _folded(answer: str) -> str:
+    return " ".join(_UNCOUNTED.sub("", answer.lower()).split()).removesuffix(".").rstrip()
