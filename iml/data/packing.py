@@ -94,22 +94,21 @@ def _fill_within(
     A 0/1 knapsack over sums of sizes, which reaches each sum at the least cost: the share that a document
     takes of the places, and if `bound` of the targets.
     """
-    never = np.iinfo(np.int64).max // 2
-    cost = np.full(room + 1, never, np.int64)
+    never = np.iinfo(np.int32).max // 2
+    cost, count, learnt = np.full(room + 1, never, np.int32), *np.zeros((2, room + 1), np.int32)
     cost[0] = 0
-    used = np.zeros((2, room + 1), np.int64)
     taken = np.zeros((len(sizes), room + 1), bool)
     for i in range(1, len(sizes)):
         size = sizes[i]
-        if size > room:
+        if size > room or targets[i] > learnable:
             continue
-        dearer = cost[: room + 1 - size] + (learnable + targets[i] * places if bound else 1)
-        better = dearer < cost[size:]
-        more = used[:, : room + 1 - size] + np.array([[1], [targets[i]]])
-        taken[i, size:] = better
-        cost[size:][better] = dearer[better]
-        used[:, size:][:, better] = more[:, better]
-    fits = (cost < never) & (used[0] <= places) & (used[1] <= learnable)
+        # Sums before this document, copied since the arrays change in place.
+        dearer = cost[: room + 1 - size] + np.int32(learnable + targets[i] * places if bound else 1)
+        better = np.less(dearer, cost[size:], out=taken[i, size:])
+        np.copyto(cost[size:], dearer, where=better)
+        np.copyto(count[size:], count[: room + 1 - size] + 1, where=better)
+        np.copyto(learnt[size:], learnt[: room + 1 - size] + targets[i], where=better)
+    fits = (cost < never) & (count <= places) & (learnt <= learnable)
     total = int(np.flatnonzero(fits)[-1])
     chosen = []
     for i in range(len(sizes) - 1, 0, -1):
