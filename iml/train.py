@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _FLAGS = {
     "show_step": "print what the model sees at this step, counted from 0, and end",
+    "cache_tokens": "keep the token ids of this many draws (default an epoch) in train.cache_dir, and end",
     "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
     "coordinator_address": "host:port of process 0, for a run of several processes",
     "num_processes": "how many processes the run has",
@@ -65,11 +66,14 @@ def train(
     log_period: int = 10,
     data_threads: int = 2,
     segments: int = 64,
+    target_budget: int | None = None,
+    cache_dir: str | None = None,
     strict: bool = False,
     leak_probe: bool = True,
     dry_run: bool = False,
     show_step: str | None = None,
     show_lanes: str = "0",
+    cache_tokens: str | None = None,
     coordinator_address: str | None = None,
     num_processes: str | None = None,
     process_id: str | None = None,
@@ -97,11 +101,15 @@ def train(
       log_period: steps between records.
       data_threads: threads that make batches; they change nothing but speed.
       segments: documents that a row may hold.
+      target_budget: tokens to be learnt that a row may hold; the loss is then taken at so many positions
+        instead of all. None for no limit.
+      cache_dir: where --cache_tokens keeps token ids; what it lacks is made when it is drawn.
       strict: end where an example cannot be read, instead of leaving it out.
       leak_probe: check at the start that packed documents do not see each other.
       dry_run: print what would be done.
       show_step: print what the model sees at this step.
       show_lanes: rows to print.
+      cache_tokens: keep the token ids of so many draws, and end.
       coordinator_address: see `--help`.
       num_processes: see `--help`.
       process_id: see `--help`.
@@ -147,8 +155,13 @@ def train(
         length,
         seed=seed,
         segments=segments,
+        target_budget=target_budget,
         strict=strict,
+        cache_dir=cache_dir,
     )
+    if cache_tokens is not None:
+        _cache(console, stream, cache_dir, cache_tokens)
+        return {}
     if show_step is not None:
         _show(console, stream, run_dir, show_step, show_lanes)
         return {}
@@ -347,6 +360,25 @@ def _show(console: Console, stream: TrainStream, run_dir: str, show_step: str, s
     console.print(render(stream, number, lanes, state))
 
 
+def _cache(console: Console, stream: TrainStream, cache_dir: str | None, cache_tokens: str) -> None:
+    """Keeps the token ids of a stream's draws, with a bar that shows how far it is."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from iml.data import token_cache
+
+    if not cache_dir:
+        raise InputError("must be given with --cache_tokens", field="train.cache_dir")
+    epoch = stream.plan.epoch_size
+    draws = epoch if cache_tokens in (True, "epoch") else _whole_number(cache_tokens, "--cache_tokens")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        line = bar.add_task("token ids", total=None)
+        kept = token_cache.build(
+            stream, cache_dir, draws, progress=lambda done, of: bar.update(line, completed=done, total=of)
+        )
+    console.print(f"kept {kept:,} draws in {cache_dir}; an epoch has {epoch:,}")
+
+
 def _whole_number(text: str | bool, flag: str) -> int:
     if not str(text).strip().isdigit():
         raise InputError(f"not a whole number: {text!r}", field=flag)
@@ -365,6 +397,7 @@ def _fingerprints(model: OPTConfig, stream: TrainStream) -> dict[str, Any]:
                 "model": shape,
                 "batch_size": stream.batch_size,
                 "length": stream.length,
+                "target_budget": stream.limits.targets,
                 "seed": stream.seed,
                 "prompt_format": dataclasses.asdict(stream.prompt_format),
                 "vocabulary": stream.vocabulary.fingerprint[:16],

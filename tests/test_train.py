@@ -79,6 +79,19 @@ def test_what_a_step_sees_is_the_same_from_a_checkpoint(folder, capsys, monkeypa
         tiny.run(folder, show_step="last")
 
 
+def test_a_run_from_kept_token_ids_is_the_same_run(folder, capsys, monkeypatch):
+    monkeypatch.setattr("iml.data.token_cache.SHARD", 512)
+    settings = {"target_budget": 12, "cache_dir": str(folder / "cache")}
+    expected = tiny.run(folder, run="plain", target_budget=12)
+    assert tiny.run(folder, cache_tokens=True, **settings) == {}
+    assert "kept 512 draws" in capsys.readouterr().out and not (folder / "run").exists()
+    found = tiny.run(folder, **settings)
+    assert found["loss"] == expected["loss"] and found["step"] == 6
+    assert tiny.digest(folder / "run") == tiny.digest(folder / "plain")
+    with pytest.raises(InputError, match=r"train\.cache_dir"):
+        tiny.run(folder, cache_tokens=True)
+
+
 def wait_for(path, process):
     until = time.monotonic() + 240
     while not path.exists():

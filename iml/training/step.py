@@ -117,13 +117,14 @@ def make_gradients(
     benchmark_of = jnp.asarray(task_benchmarks, jnp.int32)
 
     def summed(params, batch, key):
-        logits = model.apply(
+        hidden = model.hidden(
             params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_key=key
         )
-        weights = batch["loss_weights"]
+        hidden, targets, weights, segment_ids = _learnt(batch, hidden)
         # What weighs nothing adds nothing, whatever its logits are.
-        nll = jnp.where(weights > 0, losses.token_nll(logits, batch["targets"]) * weights, 0.0)
-        segment = jnp.maximum(batch["segment_ids"] - 1, 0)
+        nll = losses.token_nll(model.logits(params, hidden), targets) * weights
+        nll = jnp.where(weights > 0, nll, 0.0)
+        segment = jnp.maximum(segment_ids - 1, 0)
         task = jnp.take_along_axis(batch["task_ids"], segment, axis=1)
         benchmark = benchmark_of[jnp.maximum(task, 0)]
         one_hot = jax.nn.one_hot(benchmark, benchmarks, dtype=jnp.float32)
@@ -131,7 +132,7 @@ def make_gradients(
             "loss_sum": nll.sum(),
             "target_tokens": weights.sum(),
             "tokens": (batch["segment_ids"] > 0).sum(dtype=jnp.float32),
-            "positions": jnp.float32(weights.size),
+            "positions": jnp.float32(batch["tokens"].size),
             "benchmark_loss_sum": jnp.einsum("bl,blk->k", nll, one_hot),
             "benchmark_tokens": jnp.einsum("bl,blk->k", weights, one_hot),
         }
@@ -167,6 +168,23 @@ def make_gradients(
         return jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), grads), metrics
 
     return gradients
+
+
+def _learnt(batch: Batch, hidden: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Hidden states, targets, weights and segment ids of the positions that the loss is taken at.
+
+    Those are the batch's `target_positions` if it has them, else all: logits over the whole vocabulary are
+    the largest arrays of a step, and few positions of instruction data are learnt.
+    """
+    fields = (batch["targets"], batch["loss_weights"], batch["segment_ids"])
+    if "target_positions" not in batch:
+        return hidden, *fields
+    places = batch["target_positions"]
+    # Negative places stand for none: they take what position 0 has, with no weight.
+    index = jnp.maximum(places, 0)
+    hidden = jnp.take_along_axis(hidden, index[..., None], axis=1)
+    targets, weights, segment_ids = (jnp.take_along_axis(field, index, axis=1) for field in fields)
+    return hidden, targets, jnp.where(places >= 0, weights, 0.0), segment_ids
 
 
 def make_train_step(

@@ -56,15 +56,21 @@ def make_batch(rows: int = 8, length: int = 32) -> dict[str, np.ndarray]:
     }
 
 
-def compute(microbatches: int = 1, **axes: int) -> dict[str, np.ndarray]:
+def compute(microbatches: int = 1, target_budget: int | None = None, **axes: int) -> dict[str, np.ndarray]:
     """Loss, metrics, gradients of a first update and parameters after a second, by name, on a mesh."""
+    made = make_batch()
+    if target_budget is not None:
+        made["target_positions"] = np.full((len(made["tokens"]), target_budget), -1, np.int32)
+        for places, weights in zip(made["target_positions"], made["loss_weights"], strict=True):
+            learnt = np.flatnonzero(weights)
+            places[: len(learnt)] = learnt
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes))
     model = OPT(CONFIG)
     optimizer = optimizer_lib.make_optimizer(ADAM, 10, model.logical_axes())
     layout = step_lib.lay_out(model, optimizer, PartitionRules(), mesh)
     params = jax.jit(model.init, out_shardings=layout.shardings.params)(jax.random.key(0))
     rows = partition.shard_batch(mesh)
-    batch = {name: jax.device_put(array, rows) for name, array in make_batch().items()}
+    batch = {name: jax.device_put(array, rows) for name, array in made.items()}
     train_step = step_lib.make_train_step(
         model,
         optimizer,
@@ -98,6 +104,7 @@ MESHES = {
     "tensor": {"data": 1, "tensor": 8},
     "fsdp and tensor": {"data": 1, "fsdp": 2, "tensor": 4},
     "all": {"data": 2, "fsdp": 2, "tensor": 2},
+    "gathered targets": {"data": 2, "fsdp": 2, "tensor": 2, "target_budget": 30},
     "all, accumulated": {"data": 2, "fsdp": 2, "tensor": 2, "microbatches": 2},
 }
 

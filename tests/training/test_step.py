@@ -67,6 +67,11 @@ def test_microbatches_change_nothing(whole, microbatches):
     assert_same(sharded.compute(microbatches, data=1), whole)
 
 
+@pytest.mark.parametrize("microbatches", [1, 4])
+def test_a_loss_at_gathered_targets_is_the_same(whole, microbatches):
+    assert_same(sharded.compute(microbatches, target_budget=30, data=1), whole)
+
+
 @pytest.mark.slow
 def test_the_mesh_changes_nothing(whole, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
