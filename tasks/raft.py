@@ -7,9 +7,9 @@ HELM; the rows without labels are the split `unlabelled`, which is for predictio
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import json
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +29,8 @@ SETTINGS, TASK, TRAIN, UNLABELLED = (
     "test_unlabeled.csv",
 )
 
+_DEFINITIONS = pathlib.Path(__file__).parent / "definitions" / "raft.json"
+
 
 def register(data_dir: str) -> None:
     """Registers every task folder; lists the folder and opens no file.
@@ -41,7 +43,9 @@ def register(data_dir: str) -> None:
       InputError: there is no task folder.
     """
     given = epath.Path(data_dir)
-    home = next((folder for folder in (given / "raft", given) if (folder / SETTINGS).exists()), given / "raft")
+    home = next(
+        (folder for folder in (given / "raft", given) if (folder / SETTINGS).exists()), given / "raft"
+    )
     listed = sorted((home / "data").iterdir()) if (home / "data").is_dir() else []
     folders = [folder for folder in listed if (folder / TRAIN).exists()]
     if not folders:
@@ -67,7 +71,9 @@ def register(data_dir: str) -> None:
             source=seqio_bridge.PythonSource(
                 read=functools.partial(read, os.fspath(folder), os.fspath(home / SETTINGS)),
                 splits=("exemplars", "test", "unlabelled") if has_unlabelled else ("exemplars", "test"),
-                files=(os.fspath(home / SETTINGS), *(os.fspath(folder / name) for name in names)),
+                files=tuple(
+                    map(os.fspath, (*(folder / name for name in names), home / SETTINGS, _DEFINITIONS))
+                ),
             ),
         )
 
@@ -125,5 +131,4 @@ def _labels(path: str) -> list[str]:
 
 @functools.cache
 def _exemplars() -> tuple[int, ...]:
-    file = importlib.resources.files("tasks.definitions") / "raft.json"
-    return tuple(json.loads(file.read_text(encoding="utf-8"))["exemplars"])
+    return tuple(json.loads(_DEFINITIONS.read_text(encoding="utf-8"))["exemplars"])
