@@ -81,7 +81,9 @@ def evaluate(
 
     console = Console()
     store = ExampleStore(store_dir)
-    selected = requests.select(store, suite, seed)
+    selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
+    for pattern, reason in missing.items():
+        console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
     _describe(console, store, selected, suite, every_task=dry_run)
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)
@@ -115,7 +117,7 @@ def evaluate(
         {name: entry.card for name, entry in store.tasks.items()},
         {name: task.level for name, task in selected.items()},
         header,
-        outcome.failures,
+        {**missing, **outcome.failures},
     )
     report.write_scores(output_dir, scores)
     results = [*earlier, scores]

@@ -27,7 +27,8 @@ BENCHMARK = "bbh"
 TRIGGER, CONCLUSION = "Let's think step by step.", "So the answer is "
 
 _EXEMPLAR = re.compile(
-    rf"Q: (?P<question>.+?)\nA: {re.escape(TRIGGER)}(?P<rationale>.+?{CONCLUSION}(?P<answer>.+?)\.)\s*\Z", re.S
+    rf"Q: (?P<question>.+?)\nA: {re.escape(TRIGGER)}(?P<rationale>.+?{CONCLUSION}(?P<answer>.+?)\.)\s*\Z",
+    re.S,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -60,8 +60,8 @@ class Selected:
 def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     """The tasks of a suite, by name, in order.
 
-    A task is taken if its name matches one of `suite.tasks`, its level is asked for and it has a validation
-    or test split. Of a split larger than `suite.max_prompts_per_task` rows are drawn, the same for every
+    A task is taken if its name and its category match patterns of the suite, its level is asked for and it has
+    the split asked for, or the other one where the suite allows that. Of a split larger than `suite.max_prompts_per_task` rows are drawn, the same for every
     number of shots and every model.
 
     Raises:
@@ -70,9 +70,9 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     scheme = load_split_scheme(suite.split_scheme)
     selected = {}
     for name, entry in sorted(store.tasks.items()):
-        if not any(fnmatchcase(name, pattern) for pattern in suite.tasks):
+        if not (_matches(name, suite.tasks) and _matches(entry.card.category, suite.categories)):
             continue
-        level, split = scheme.level(entry.card), choose_split(entry, suite.split)
+        level, split = scheme.level(entry.card), choose_split(entry, suite.split, suite.other_split)
         if level in suite.levels and split is not None:
             rows = choose_rows(entry.splits[split].rows, suite.max_prompts_per_task, Draws(seed, name))
             selected[name] = Selected(name, level, split, rows)
@@ -85,10 +85,25 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     return selected
 
 
-def choose_split(entry: TaskEntry, wanted: str) -> str | None:
-    """The split asked for, or the other of validation and test, or None."""
-    options = (wanted, *SPLITS)
+def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
+    """The patterns of `suite.tasks` that match no task of the store, each with what is known of the reason."""
+    found = {}
+    for pattern in suite.tasks:
+        if not any(fnmatchcase(name, pattern) for name in store.tasks):
+            failed = [name for name in sorted(store.failures) if fnmatchcase(name, pattern)]
+            told = [f"{name} could not be prepared: {store.failures[name]}" for name in failed[:1]]
+            found[pattern] = next(iter(told), "not in the store")
+    return found
+
+
+def choose_split(entry: TaskEntry, wanted: str, other: bool = True) -> str | None:
+    """The split asked for, or if `other` is set the other of validation and test, or None."""
+    options = (wanted, *(SPLITS if other else ()))
     return next((split for split in options if split in entry.splits and entry.splits[split].rows), None)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def choose_rows(rows: int, most: int | None, draws: Draws) -> tuple[int, ...]:

@@ -16,9 +16,11 @@ class Suite:
 
     Attributes:
       name: what reports call it.
-      tasks: patterns of the task names to take.
+      tasks: patterns of the task names to take; those that match no task are told of and reported.
+      categories: patterns of the categories to take.
       levels: the generalisation levels to take.
-      split: "validation" or "test"; a task that lacks the one is evaluated on the other.
+      split: "validation" or "test".
+      other_split: whether a task that lacks this split is evaluated on the other one, or left out.
       shots: numbers of demonstrations, each evaluated on its own.
       max_prompts_per_task: rows drawn of a larger split; None for all (paper, section 2.3: 250).
       format: how examples become prompts.
@@ -31,8 +33,10 @@ class Suite:
 
     name: str = "validation"
     tasks: Sequence[str] = ("*",)
+    categories: Sequence[str] = ("*",)
     levels: Sequence[str] = LEVELS
     split: str = "validation"
+    other_split: bool = True
     shots: Sequence[int] = (0, 5)
     max_prompts_per_task: int | None = 250
     format: PromptFormat = PromptFormat()  # noqa: RUF009 (frozen)
@@ -43,7 +47,7 @@ class Suite:
     split_scheme: str = "opt_iml"
 
     def __post_init__(self):
-        for name in ("tasks", "levels", "shots", "scorers", "with_eos"):
+        for name in ("tasks", "categories", "levels", "shots", "scorers", "with_eos"):
             value = tuple(getattr(self, name))
             if not value:
                 raise InputError("needs at least one entry", field=f"Suite.{name}")
