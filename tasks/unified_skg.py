@@ -1,0 +1,189 @@
+"""UnifiedSKG: questions, statements and dialogues about structured knowledge, each set in its own files.
+
+A task is `unified_skg.<set>`; `tasks/definitions/unified_skg.json` says which files a set is read from and how a
+structure and a text make an input. The input ends with a named cue ("SQL query:"), so no delimiter follows it
+(OPT-IML, appendix C). All 21 sets of the paper are read, and E2E and WebNLG beside them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from iml import seqio_bridge
+from iml.bench.card import TaskCard
+from iml.bench.categories import canonical_category
+from iml.errors import InputError
+from tasks import unified_skg_queries as queries
+from tasks import unified_skg_tables as tables
+from tasks import unified_skg_texts as texts
+from tasks.unified_skg_text import Record
+
+BENCHMARK = "unified_skg"
+#: Characters of a table that an example shows by default; UnifiedSKG cuts tables to 1,024 tokens with the text.
+MAX_TABLE_CHARS = 4000
+
+Reader = Callable[[epath.Path, epath.Path, Mapping[str, Any]], Iterator[Record]]
+READERS: Mapping[str, Reader] = {
+    reader.__name__: reader
+    for reader in (
+        queries.compwebq,
+        queries.conversation,
+        queries.grailqa,
+        queries.mtop,
+        queries.spider,
+        queries.sql2text,
+        queries.webqsp,
+        tables.fetaqa,
+        tables.feverous,
+        tables.hybridqa,
+        tables.mmqa,
+        tables.sqa,
+        tables.tab_fact,
+        tables.wikisql,
+        tables.wikitq,
+        texts.dart,
+        texts.e2e,
+        texts.kvret,
+        texts.logic2text,
+        texts.multiwoz,
+        texts.totto,
+        texts.webnlg,
+    )
+}
+
+
+@functools.cache
+def definitions() -> Mapping[str, Mapping[str, Any]]:
+    """What is known of each set, by its name."""
+    file = importlib.resources.files("tasks.definitions") / "unified_skg.json"
+    return json.loads(file.read_text(encoding="utf-8"))["sets"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StructuredTask:
+    """One set: its files by split, relative to its folder, and how it is read.
+
+    Attributes:
+      name: a key of `definitions()`.
+      home: the set's folder.
+      files: the files of each split.
+      max_table_chars: characters that an example's table may take; 0 for no limit.
+    """
+
+    name: str
+    home: epath.Path
+    files: Mapping[str, tuple[epath.Path, ...]]
+    max_table_chars: int = MAX_TABLE_CHARS
+
+    def read(self, split: str) -> Iterator[dict[str, Any]]:
+        """The examples of a split as fields of `Example`, in the order of its files.
+
+        Raises:
+          InputError: a file is missing, damaged or empty.
+        """
+        definition = definitions()[self.name]
+        options = {"max_table_chars": self.max_table_chars, "split": split}
+        reader, paths, seen = READERS[definition["reader"]], self.files[split], set()
+        for path in paths:
+            before = len(seen)
+            for record in reader(self.home, path, options):
+                uid = record.uid if len(paths) == 1 else f"{self._label(path)}-{record.uid}"
+                uid = uid if uid not in seen else f"{uid}-{len(seen)}"
+                seen.add(uid)
+                yield {"uid": uid, **fields(definition, record)}
+            if len(seen) == before:
+                raise InputError("holds no example", path=path)
+
+    def _label(self, path: epath.Path) -> str:
+        """A file's name without ends, with the folder it stands in where sets have files of equal names."""
+        folder = "" if path.parent == self.home else f"{path.parent.name}-"
+        return folder + path.name.partition(".")[0]
+
+
+def fields(definition: Mapping[str, Any], record: Record) -> dict[str, Any]:
+    """A record as fields of `Example`, its uid left out."""
+    structure, text, references = record.structure, record.text, record.references
+    if definition.get("lower"):
+        structure, text = structure.lower(), text.lower()
+        references = tuple(reference.lower() for reference in references)
+    template = definition["template"] if structure else definition.get("without", definition["template"])
+    return {
+        "source": template.format(structure=structure, text=text),
+        "target": references[0],
+        "references": list(dict.fromkeys(references)),
+        "candidates": definition.get("candidates", []),
+    }
+
+
+def register(data_dir: str, max_table_chars: int = MAX_TABLE_CHARS) -> None:
+    """Registers every set whose folder is there and holds the file of some split; opens no data file.
+
+    Args:
+      data_dir: holds `unified_skg/` or `unifiedskg/`, or is that folder: one folder a set.
+      max_table_chars: characters that an example's table may take; rows that have least in common with the
+        question are left out of longer ones. 0 for no limit.
+
+    Raises:
+      InputError: there is no set.
+    """
+    home = epath.Path(data_dir)
+    home = next((home / name for name in (BENCHMARK, "unifiedskg") if (home / name).exists()), home)
+    found = 0
+    for name, definition in definitions().items():
+        folders = (home / folder for folder in definition.get("folders", (name,)))
+        folder = next((folder for folder in folders if folder.exists()), None)
+        splits = {} if folder is None else _splits(folder, definition["files"])
+        if not splits:
+            continue
+        found += 1
+        also = [path for pattern in definition.get("also", ()) for path in _find(folder, pattern)]
+        used = dict.fromkeys(path for paths in (*splits.values(), also) for path in paths)
+        task = StructuredTask(name, folder, splits, max_table_chars)
+        source = seqio_bridge.PythonSource(read=task.read, splits=tuple(splits), files=tuple(used))
+        seqio_bridge.add_task(card(name), source=source)
+    if not found:
+        remedy = f"Name the folder that holds {BENCHMARK}/spider, {BENCHMARK}/wikitq and so on as data_dir"
+        raise InputError("no set of UnifiedSKG is here", path=home, remedy=remedy)
+
+
+def card(name: str) -> TaskCard:
+    """The card of a set."""
+    definition = definitions()[name]
+    return TaskCard(
+        name=f"{BENCHMARK}.{name}",
+        benchmark=BENCHMARK,
+        category=canonical_category(BENCHMARK, definition["category"]),
+        instruction_level="keywords",
+        source=name,
+        metrics=("accuracy",) if definition.get("candidates") else ("rouge_l", "exact_match"),
+        licence=definition.get("licence", ""),
+        url=definition["url"],
+    )
+
+
+def _splits(home: epath.Path, patterns: Mapping[str, list[str]]) -> dict[str, tuple[epath.Path, ...]]:
+    """The files that are there, by split; a split without files is left out."""
+    found = {
+        split: tuple(path for pattern in several for path in _find(home, pattern))
+        for split, several in patterns.items()
+    }
+    return {split: paths for split, paths in found.items() if paths}
+
+
+def _find(home: epath.Path, pattern: str) -> list[epath.Path]:
+    """The files of the first of several patterns (`a|b`) that has any, plain or gzipped, sorted."""
+    for one in pattern.split("|"):
+        if "*" in one:
+            paths = sorted(home.glob(one))
+        else:
+            paths = [path for path in (home / one, home / f"{one}.gz") if path.exists()][:1]
+        if paths:
+            return paths
+    return []
