@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from iml.bench.card import TaskCard
+from iml.bench.card import EVALUATION_ONLY, TaskCard
 from iml.errors import InputError
 
 LEVELS = ("fully_held_out", "partially_held_out", "supervised")
@@ -45,7 +45,11 @@ class SplitScheme:
     levels_by_category: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def level(self, card: TaskCard) -> str:
-        """The card's level, one of `LEVELS`."""
+        """The card's level, one of `LEVELS`; a benchmark that only evaluates has no supervised tasks."""
+        level = self._assigned(card)
+        return "partially_held_out" if level == "supervised" and card.benchmark in EVALUATION_ONLY else level
+
+    def _assigned(self, card: TaskCard) -> str:
         if card.name in self.levels_by_task:
             return self.levels_by_task[card.name]
         if card.category in self.fully_held_out_categories:

@@ -22,7 +22,7 @@ from iml.evaluation.loading import LoadedModel, bucket, left_padded
 from iml.evaluation.requests import Request
 
 #: How a candidate's log-likelihood becomes its score.
-SCORERS = ("sum", "mean", "char", "unconditional")
+SCORERS = ("sum", "mean", "char", "unconditional", "partial")
 #: What a candidate follows when its unconditional likelihood is measured (GPT-3, section 2.4).
 UNCONDITIONAL_CONTEXT = "Answer:"
 
@@ -37,6 +37,8 @@ class Likelihood:
     Attributes:
       text: of its tokens without </s>.
       eos: of the </s> after it.
+      ending: of the tokens at its end, without </s>, in which all continuations of its context agree; of all
+        its tokens where they agree in none.
       tokens: number of tokens scored, without </s>.
       truncated: tokens of the context that did not fit.
       cut: whether tokens of the continuation itself did not fit.
@@ -44,6 +46,7 @@ class Likelihood:
 
     text: float
     eos: float
+    ending: float
     tokens: int
     truncated: int
     cut: bool
@@ -163,6 +166,9 @@ class Ranker:
                 ids = [*head, *document.tokens[own:].tolist()]
                 scored = max(1, start - own + len(head))
                 tails.append(_Tail(ids, scored, min(own, start), own > start))
+            ending = _common_ending([tail.ids[tail.scored : -1] for tail in tails])
+            for tail in tails:
+                tail.ending = ending
             encoded.append(tails)
         return encoded
 
@@ -184,13 +190,17 @@ class Ranker:
 
 @dataclasses.dataclass
 class _Tail:
-    """A continuation with its context: its tokens, </s> last, of which those from `scored` on count."""
+    """A continuation with its context: its tokens, </s> last, of which those from `scored` on count.
+
+    `ending` is the number of tokens before </s> in which it agrees with the context's other continuations.
+    """
 
     ids: list[int]
     scored: int
     truncated: int
     cut: bool
     shared: int = 0
+    ending: int = 0
 
     @property
     def inputs(self) -> list[int]:
@@ -199,7 +209,11 @@ class _Tail:
     def likelihood(self, values: np.ndarray) -> Likelihood:
         """Of the log-probabilities of all tokens after the first that is not shared."""
         found = values[self.scored - self.shared - 1 : len(self.ids) - self.shared - 1].astype(np.float64)
-        return Likelihood(float(found[:-1].sum()), float(found[-1]), len(found) - 1, self.truncated, self.cut)
+        text = found[:-1]
+        ending = text[-self.ending :].sum()  # -0: the whole
+        return Likelihood(
+            float(text.sum()), float(found[-1]), float(ending), len(text), self.truncated, self.cut
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +224,14 @@ class _Row:
     first: int
     prefix: list[int]
     tails: list[_Tail]
+
+
+def _common_ending(continuations: Sequence[Sequence[int]]) -> int:
+    """In how many tokens at their ends all continuations agree."""
+    count, shortest = 0, min(map(len, continuations), default=0)
+    while count < shortest and len({ids[-1 - count] for ids in continuations}) == 1:
+        count += 1
+    return count
 
 
 def _make_row(index: int, first: int, tails: list[_Tail]) -> _Row:
@@ -280,6 +302,8 @@ def _score(name: str, text: str, given: Likelihood, alone: Likelihood | None) ->
             return total / max(1, given.tokens + eos)
         case "char":
             return total / max(1, len(text))
+        case "partial":
+            return given.ending + (given.eos if eos else 0.0)
         case "unconditional":
             return total - alone.text - (alone.eos if eos else 0.0)
         case _:

@@ -70,7 +70,9 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     scheme = load_split_scheme(suite.split_scheme)
     selected = {}
     for name, entry in sorted(store.tasks.items()):
-        if not (_matches(name, suite.tasks) and _matches(entry.card.category, suite.categories)):
+        if not _matches(name, suite.tasks) or _matches(name, suite.exclude):
+            continue
+        if not _matches(entry.card.category, suite.categories):
             continue
         level, split = scheme.level(entry.card), choose_split(entry, suite.split, suite.other_split)
         if level in suite.levels and split is not None:

@@ -17,6 +17,7 @@ class Suite:
     Attributes:
       name: what reports call it.
       tasks: patterns of the task names to take; those that match no task are told of and reported.
+      exclude: patterns of the task names to leave out.
       categories: patterns of the categories to take.
       levels: the generalisation levels to take.
       split: "validation" or "test".
@@ -24,7 +25,8 @@ class Suite:
       shots: numbers of demonstrations, each evaluated on its own.
       max_prompts_per_task: rows drawn of a larger split; None for all (paper, section 2.3: 250).
       format: how examples become prompts.
-      scorers: by what candidates are ranked: "sum", "mean", "char", "unconditional"; reported side by side.
+      scorers: by what candidates are ranked: "sum", "mean", "char", "unconditional", "partial"; reported side
+        by side.
       with_eos: whether the end of the document counts as part of a candidate; both may be given.
       primary_scorer: the one whose choice is the prediction; "_eos" is added to its name where it counts EOS.
       max_new_tokens: longest generated answer (paper, section 4.1: 256).
@@ -33,6 +35,7 @@ class Suite:
 
     name: str = "validation"
     tasks: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
     categories: Sequence[str] = ("*",)
     levels: Sequence[str] = LEVELS
     split: str = "validation"
@@ -52,6 +55,7 @@ class Suite:
             if not value:
                 raise InputError("needs at least one entry", field=f"Suite.{name}")
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "exclude", tuple(self.exclude))
         if self.split not in ("validation", "test"):
             raise InputError(f"must be validation or test, not {self.split!r}", field="Suite.split")
         for level in self.levels:
