@@ -1,9 +1,10 @@
-"""Speed and row density of the data engine, side by side with metaseq's next-fit packing on the same draws.
+"""The data engine beside SeqIO and metaseq's packing, on the same store: start, growth, speed, density, resume.
 
-    python benchmarks/data_engine.py --vocabulary=DIR [--super_ni=DIR | --store=DIR] [--steps=100]
+    python benchmarks/data_engine.py --store=DIR --vocabulary=DIR [--split_scheme=NAME] [--peer_tasks=300]
 
-`--super_ni` is a folder of Super-NaturalInstructions task files, `--store` an example store that is ready;
-without either the store is made of the project's own pages, cut to lengths like those of OPT-IML's Table 1.
+Every figure of start and memory is taken in a process of its own. SeqIO reads the same examples from the same
+files, tokenises them with the same BPE through `numpy_function` and packs them with its own converter; it needs
+the packages that preparing a store needs, and is left out with --peer_tasks=0.
 """
 
 from __future__ import annotations
@@ -11,63 +12,184 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from iml.bench.card import Example, TaskCard
-from iml.bench.mixing import Mixture
-from iml.data.prompts import PromptFormat
-from iml.data.store import ExampleStore, write_index, write_task
-from iml.data.stream import TrainStream
-from iml.data.tokens import encode_prompts
-from iml.data.vocabulary import Vocabulary
-
-CONSOLE = Console()
+CONSOLE = Console(width=110)
 
 
-def super_ni_tasks(folder: pathlib.Path) -> Iterator[tuple[str, list[Example]]]:
-    """Every task file's instances."""
-    for path in sorted(folder.glob("task*.json")):
-        task = json.loads(path.read_text(encoding="utf-8"))
-        definition = task["Definition"]
-        instruction = definition if isinstance(definition, str) else definition[0]
-        yield (
-            path.stem,
-            [
-                Example(str(i), row["input"], row["output"][0], tuple(row["output"]), instruction=instruction)
-                for i, row in enumerate(task["Instances"])
-                if row["output"]
-            ],
+# ------------------------------------------------------------------ what runs in a process of its own
+
+
+def _stream(arguments: argparse.Namespace, tasks: Sequence[str] = ("*",), **settings):
+    from iml.bench.mixing import Mixture
+    from iml.data.prompts import PromptFormat
+    from iml.data.store import ExampleStore
+    from iml.data.stream import TrainStream
+    from iml.data.vocabulary import Vocabulary
+
+    return TrainStream(
+        ExampleStore(arguments.store),
+        Vocabulary(arguments.vocabulary),
+        Mixture(split_scheme=arguments.split_scheme, tasks=tasks),
+        PromptFormat(),
+        arguments.batch_size,
+        arguments.length,
+        **settings,
+    )
+
+
+def start_iml(arguments: argparse.Namespace) -> dict[str, float]:
+    """The first packed batch of the mixture of the first tasks."""
+    stream = _stream(arguments, arguments.tasks.split(",") if arguments.tasks else ("*",))
+    batches = stream.batches(stream.initial_state(), threads=arguments.threads)
+    next(batches)
+    seconds, memory = _since_start(arguments), _memory()
+    batches.close()
+    return {"tasks": len(stream.tasks), "seconds": seconds, "MB": memory}
+
+
+def run_seqio(arguments: argparse.Namespace) -> dict[str, float]:
+    """The first packed batch of SeqIO's mixture of the same tasks, then its speed and density."""
+    import numpy as np
+
+    from iml import seqio_bridge
+    from iml.bench.card import TaskCard
+    from iml.data.store import ExampleStore
+    from iml.seqio_bridge import seqio
+
+    seqio_bridge.set_vocabulary(arguments.vocabulary)
+    store, names = ExampleStore(arguments.store), arguments.tasks.split(",")
+
+    def read(name: str, split: str):
+        return (example.to_json() for example in store.read_many(name, split, range(rows[name])))
+
+    import functools
+
+    rows = {name: store.tasks[name].splits["train"].rows for name in names}
+    for name in names:
+        seqio_bridge.add_task(
+            TaskCard(name, "benchmark", "Misc."),
+            source=seqio_bridge.PythonSource(functools.partial(read, name), ("train",)),
         )
+    seqio.MixtureRegistry.add("all", [(name, float(rows[name])) for name in names])
+    length = arguments.length
+    dataset = seqio.get_dataset(
+        "all",
+        {"inputs": length - length // 4, "targets": length // 4},
+        feature_converter=seqio.PrefixLMFeatureConverter(pack=True),
+        dataset_split="train",
+        shuffle=True,
+        num_epochs=None,
+        seed=0,
+    )
+    batches = dataset.batch(arguments.batch_size).as_numpy_iterator()
+    next(batches)
+    found = {"tasks": len(names), "seconds": _since_start(arguments), "MB": _memory()}
+    tokens = places = 0
+    began = time.perf_counter()
+    for _ in range(arguments.steps):
+        segments = next(batches)["decoder_segment_ids"]
+        tokens += int(np.count_nonzero(segments))
+        places += segments.size
+    return found | {"tokens/s": tokens / (time.perf_counter() - began), "fill": tokens / places}
 
 
-def page_tasks(tasks: int = 100, rows: int = 100) -> Iterator[tuple[str, list[Example]]]:
-    """Pieces of the project's own pages, with log-normal lengths of about 270 tokens in the mean."""
-    rng = np.random.default_rng(0)
-    root = pathlib.Path(__file__).resolve().parents[1]
-    words = " ".join(path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.md"))).split(" ")
-    for task in range(tasks):
-        examples = []
-        for row in range(rows):
-            length = int(min(3000, 5 + rng.lognormal(4.3, 1.1)))
-            start = int(rng.integers(0, max(1, len(words) - length)))
-            source = " ".join(words[start : start + length])
-            examples.append(Example(str(row), source, " ".join(words[start : start + 5]) or "yes"))
-        yield f"pages{task}", examples
+def run_iml(arguments: argparse.Namespace) -> dict[str, float]:
+    """Speed and density of packed batches, made on the fly or from kept token ids."""
+    stream = _stream(
+        arguments,
+        arguments.tasks.split(",") if arguments.tasks else ("*",),
+        target_budget=arguments.target_budget or None,
+        cache_dir=arguments.cache or None,
+    )
+    batches = stream.batches(stream.initial_state(), threads=arguments.threads)
+    next(batches)
+    tokens = learnt = places = 0
+    began = time.perf_counter()
+    for _ in range(arguments.steps):
+        batch, _ = next(batches)
+        tokens += int((batch["segment_ids"] > 0).sum())
+        learnt += int(batch["loss_weights"].sum())
+        places += batch["tokens"].size
+    seconds = time.perf_counter() - began
+    batches.close()
+    return {"tokens/s": tokens / seconds, "fill": tokens / places, "targets": learnt / places}
 
 
-def make_store(folder: pathlib.Path, tasks: Iterator[tuple[str, list[Example]]]) -> None:
-    """Writes tasks into a store."""
-    entries = {}
-    for name, examples in tasks:
-        card = TaskCard(f"super_natural_instructions.{name}", "super_natural_instructions", "Other", "task")
-        entries[card.name] = write_task(folder, card, {"train": examples}, "0" * 32)
-    write_index(folder, entries, {})
+def build_cache(arguments: argparse.Namespace) -> dict[str, float]:
+    """Keeps token ids for as many batches as are measured, and times that."""
+    from iml.data import token_cache
+
+    stream = _stream(arguments)
+    draws = 2 * arguments.steps * arguments.batch_size * 24
+    began = time.perf_counter()
+    kept = token_cache.build(stream, arguments.cache, draws)
+    return {"draws": kept, "seconds": time.perf_counter() - began}
+
+
+def resume(arguments: argparse.Namespace) -> dict[str, float]:
+    """From a state at step 1,000,000 to the next batch, and 1,000 batches from it and from its middle."""
+    import numpy as np
+
+    from iml.data.stream import LaneState, StreamState
+
+    stream, step = _stream(arguments, cache_dir=arguments.cache or None), 1_000_000
+    size = stream.batch_size
+    draws = 11 * step
+    lanes = {
+        lane: LaneState(lane + size * draws, tuple(lane + size * (draws - back) for back in range(30, 0, -1)))
+        for lane in range(size)
+    }
+    text = json.dumps(StreamState(step, lanes).to_json())
+    began = time.perf_counter()
+    batches = stream.batches(StreamState.from_json(json.loads(text)), threads=2)
+    first = next(batches)
+    seconds = time.perf_counter() - began
+    half = arguments.far_steps // 2
+    for _ in range(half - 1):
+        middle = next(batches)[1]
+    again = stream.batches(StreamState.from_json(json.loads(json.dumps(middle.to_json()))), threads=1)
+    same = all(
+        all(np.array_equal(one[name], other[name]) for name in one)
+        for (one, _), (other, _) in ((next(batches), next(again)) for _ in range(arguments.far_steps - half))
+    )
+    batches.close()
+    again.close()
+    assert first[1].step == step + 1
+    return {"seconds": seconds, "state, bytes": len(text), "same batches": float(same)}
+
+
+def _since_start(arguments: argparse.Namespace) -> float:
+    return time.time() - arguments.began
+
+
+def _memory() -> float:
+    # Not getrusage: its peak is inherited from the process that started this one.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+# ----------------------------------------------------------------------------------- the comparison
+
+
+def _measure(function: str, arguments: argparse.Namespace, runs: int = 1, **changes) -> dict[str, float]:
+    """Medians over runs of one of the functions above, each run a process of its own."""
+    given = {**vars(arguments), "only": function} | changes
+    found = []
+    for _ in range(runs):
+        command = [sys.executable, __file__, f"--began={time.time()}"]
+        command += [f"--{name}={value}" for name, value in given.items() if name != "began"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return {name: statistics.median(run[name] for run in found) for name in found[0]}
 
 
 def next_fit_fill(sizes: Sequence[int], length: int) -> float:
@@ -80,81 +202,95 @@ def next_fit_fill(sizes: Sequence[int], length: int) -> float:
     return sum(sizes) / (rows * length)
 
 
-def measure(stream: TrainStream, threads: int, steps: int) -> dict[str, float]:
-    """Seconds to the first batch, then packed tokens/s by wall clock and by CPU time, and the density."""
-    start = time.perf_counter()
-    batches = stream.batches(stream.initial_state(), threads=threads)
-    next(batches)
-    first = time.perf_counter() - start
-    tokens = documents = rows = 0
-    start, cpu = time.perf_counter(), time.process_time()
-    for _ in range(steps):
-        batch, state = next(batches)
-        tokens += int((batch["segment_ids"] > 0).sum())
-        documents += int((batch["task_ids"] >= 0).sum())
-        rows += len(batch["tokens"])
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    batches.close()
-    start = time.perf_counter()
-    resumed = stream.batches(state, threads=threads)
-    next(resumed)
-    resume = time.perf_counter() - start
-    resumed.close()
-    return {
-        "first batch, s": first,
-        "resume to next batch, s": resume,
-        "tokens/s": tokens / seconds,
-        "tokens per CPU second": tokens / cpu,
-        "documents a row": documents / rows,
-        "fill, %": 100 * tokens / (rows * stream.length),
-    }
+def _row(table: Table, what: str, figures: Mapping[str, float], *names: str) -> None:
+    table.add_row(what, *(f"{figures[name]:,.2f}" if name in figures else "" for name in names))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measures and prints the tables."""
+    stream = _stream(arguments)
+    documents = stream.make_documents(range(min(20_000, stream.plan.epoch_size)))
+    sizes = [placed.document.positions for placed in documents]
+    CONSOLE.print(
+        f"{len(stream.tasks)} tasks, mean document {statistics.mean(sizes):.0f} tokens "
+        f"(sd {statistics.stdev(sizes):.0f}), batches of {arguments.batch_size} x {arguments.length}"
+    )
+    CONSOLE.print(
+        f"fill of metaseq's next-fit on the same draws: {next_fit_fill(sizes, arguments.length):.2%}"
+    )
+
+    start = Table(title="process start to the first packed batch")
+    for heading in ("", "tasks", "seconds", "MB"):
+        start.add_column(heading, justify="right")
+    columns = ("tasks", "seconds", "MB")
+    for count in (100, len(stream.tasks)):
+        tasks = ",".join(stream.tasks[:count]) if count < len(stream.tasks) else ""
+        _row(start, "iml", _measure("start_iml", arguments, arguments.runs, tasks=tasks), *columns)
+    speed = Table(title="packed tokens a second")
+    for heading in ("", "tokens/s", "fill", "targets"):
+        speed.add_column(heading, justify="right")
+    columns = ("tokens/s", "fill", "targets")
+    if arguments.peer_tasks:
+        shared = ",".join(stream.tasks[:: max(1, len(stream.tasks) // arguments.peer_tasks)])
+        peer = _measure("run_seqio", arguments, tasks=shared)
+        ours = _measure("start_iml", arguments, arguments.runs, tasks=shared)
+        _row(start, "iml", ours, "tasks", "seconds", "MB")
+        _row(start, "SeqIO, the same", peer, "tasks", "seconds", "MB")
+        ours = _measure("run_iml", arguments, arguments.runs, tasks=shared)
+        _row(speed, f"SeqIO, {peer['tasks']:.0f} tasks", peer, *columns)
+        _row(speed, f"iml, {peer['tasks']:.0f} tasks", ours, *columns)
+        CONSOLE.print(
+            f"iml makes {ours['tokens/s'] / peer['tokens/s']:.1f} times SeqIO's packed tokens a second"
+        )
+    for threads in (0, 1, 2):
+        figures = _measure("run_iml", arguments, arguments.runs, threads=threads)
+        _row(speed, f"on the fly, {threads} threads", figures, *columns)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"cache": folder}
+        built = _measure("build_cache", arguments, **cache)
+        for budget in (0, 1024, 768, 512, 384):
+            figures = _measure("run_iml", arguments, arguments.runs, target_budget=budget, **cache)
+            _row(speed, f"kept ids, {f'{budget} targets' if budget else 'any targets'}", figures, *columns)
+    CONSOLE.print(start)
+    CONSOLE.print(speed)
+    CONSOLE.print(f"token ids of {built['draws']:,.0f} draws kept in {built['seconds']:.1f} s")
+    far = _measure("resume", arguments)
+    same = "equal" if far["same batches"] else "NOT EQUAL"
+    CONSOLE.print(
+        f"from a state at step 1,000,000 of {far['state, bytes']:,.0f} bytes to the next batch: "
+        f"{far['seconds']:.2f} s; {arguments.far_steps} batches on: {same} when resumed half-way"
+    )
+
+
+_FUNCTIONS = {
+    function.__name__: function for function in (start_iml, run_seqio, run_iml, build_cache, resume)
+}
 
 
 def main() -> None:
-    """Measures and prints one table."""
+    """Parses the command line; `--only` and what follows it are for the processes that this one starts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--store", required=True, type=pathlib.Path)
     parser.add_argument("--vocabulary", required=True)
-    parser.add_argument("--super_ni", type=pathlib.Path)
-    parser.add_argument("--store", type=pathlib.Path)
     parser.add_argument("--split_scheme", default="opt_iml")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--length", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=100, help="batches timed")
+    parser.add_argument("--far_steps", type=int, default=1000, help="batches made from step 1,000,000")
+    parser.add_argument("--runs", type=int, default=3, help="runs of which the median is shown")
+    parser.add_argument("--peer_tasks", type=int, default=300, help="tasks of the comparison with SeqIO")
+    for name, default in (("only", ""), ("tasks", ""), ("cache", "")):
+        parser.add_argument(f"--{name}", default=default, help=argparse.SUPPRESS)
+    for name, default in (("threads", 2), ("target_budget", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default, help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = arguments.store or pathlib.Path(folder)
-        if not arguments.store:
-            make_store(path, super_ni_tasks(arguments.super_ni) if arguments.super_ni else page_tasks())
-        start = time.perf_counter()
-        stream = TrainStream(
-            ExampleStore(path),
-            Vocabulary(arguments.vocabulary),
-            Mixture(split_scheme=arguments.split_scheme),
-            PromptFormat(),
-            arguments.batch_size,
-            arguments.length,
-        )
-        planned = time.perf_counter() - start
-        columns = {f"{threads} threads": measure(stream, threads, arguments.steps) for threads in (0, 1, 2)}
-        numbers = range(min(20_000, stream.plan.epoch_size))
-        prompts = [prompt for _, prompt in stream.prompts(numbers)]
-        documents = encode_prompts(stream.vocabulary, prompts, arguments.length)
-        sizes = [document.positions for document in documents]
-        table = Table(
-            title=f"{len(stream.tasks)} tasks, {arguments.batch_size} x {arguments.length}, "
-            f"mean document {np.mean(sizes):.0f} tokens (sd {np.std(sizes):.0f})"
-        )
-        for heading in ("", *columns):
-            table.add_column(heading, justify="right")
-        for name in next(iter(columns.values())):
-            table.add_row(name, *(f"{figures[name]:,.2f}" for figures in columns.values()))
-        CONSOLE.print(table)
-        CONSOLE.print(f"open the store and plan: {planned:.2f} s")
-        CONSOLE.print(
-            f"next-fit (metaseq) on the same draws: {100 * next_fit_fill(sizes, arguments.length):.2f} % fill"
-        )
+    if arguments.only:
+        CONSOLE.print(json.dumps(_FUNCTIONS[arguments.only](arguments)), soft_wrap=True, highlight=False)
+    else:
+        compare(arguments)
 
 
 if __name__ == "__main__":

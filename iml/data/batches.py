@@ -36,7 +36,7 @@ def make_batch(rows: Sequence[Sequence[Placed]], limits: RowLimits) -> dict[str,
       positions: int32 [B, L]; from 0 in every document.
       loss_weights: float32 [B, L]; 1 where the target is to be learnt.
       task_ids: int32 [B, S]; number of the task of each segment, -1 where there is none.
-      example_ids: int32 [B, S]; number of the draw of each segment, -1 where there is none.
+      example_ids: int64 [B, S]; number of the draw of each segment, -1 where there is none.
       target_positions: int32 [B, T], only with a limit of targets; the positions where `loss_weights` is 1,
         ascending, then -1.
     """
@@ -46,7 +46,7 @@ def make_batch(rows: Sequence[Sequence[Placed]], limits: RowLimits) -> dict[str,
     segment_ids, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     loss_weights = np.zeros(shape, np.float32)
     task_ids = np.full((len(rows), segments), -1, np.int32)
-    example_ids = np.full((len(rows), segments), -1, np.int32)
+    example_ids = np.full((len(rows), segments), -1, np.int64)
     for b, row in enumerate(rows):
         start = 0
         for s, placed in enumerate(row):

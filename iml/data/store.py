@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -84,17 +85,21 @@ class TaskEntry:
 class ExampleStore:
     """A store opened for reading. Opening reads the index alone; files are opened when first read.
 
-    Safe to share between threads; pickles by its path. At most `max_open` files are open at a time.
+    Safe to share between threads; pickles by its path.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_open: int = 512):
+    def __init__(self, path: str | os.PathLike[str], *, max_open: int | None = None):
         """Opens the store at `path`.
+
+        Args:
+          max_open: files open at a time, some 50 kB of memory each; None for half of what the process may
+            open, and 4096 at most.
 
         Raises:
           InputError: there is no store, or its index is damaged.
         """
         self.path = pathlib.Path(path)
-        self._max_open = max_open
+        self._max_open = max_open or min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._readers: collections.OrderedDict[tuple[str, str], ArrayRecordReader] = collections.OrderedDict()
         self._lock = threading.Lock()
         self.tasks, self.failures = read_index(self.path)

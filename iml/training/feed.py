@@ -13,6 +13,9 @@ import numpy as np
 from iml.data.stream import StreamState, TrainStream
 from iml.training import partition
 
+#: What a step does not need, and devices without 64-bit integers could not hold.
+_FOR_THE_HOST = ("example_ids",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Fed:
@@ -46,6 +49,7 @@ def feed(
                 sharding, array, (stream.batch_size, *array.shape[1:])
             )
             for name, array in local.items()
+            if name not in _FOR_THE_HOST
         }
         return Fed(batch, after, waited)
 

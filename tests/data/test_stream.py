@@ -16,7 +16,7 @@ from iml.bench.mixing import Mixture
 from iml.data.prompts import PromptFormat
 from iml.data.random import Draws
 from iml.data.store import ExampleStore
-from iml.data.stream import StreamState, TrainStream
+from iml.data.stream import LaneState, StreamState, TrainStream
 from iml.data.tokens import encode_prompts
 from iml.errors import InputError
 from tests.data.small_vocabulary import write_vocabulary
@@ -222,6 +222,17 @@ def test_the_fingerprint_follows_all_that_batches_depend_on(data):
     }
     assert len(fingerprints) == 7
     assert data.stream().fingerprint == data.stream().fingerprint
+
+
+def test_a_stream_goes_on_far_out(data):
+    stream = data.stream(batch_size=256, segments=8)
+    step = 1_000_000
+    lanes = {lane: LaneState(lane + 256 * 16 * step, (lane + 256 * (16 * step - 9),)) for lane in (0, 255)}
+    state = StreamState(step, lanes)
+    expected = _take(stream.batches(state, lanes, threads=2), 8)
+    assert expected[-1][0]["example_ids"].max() > 2**31
+    _assert_same(_take(stream.batches(expected[2][1], lanes, threads=0), 5), expected[3:])
+    assert len(json.dumps(expected[-1][1].to_json())) / 2 < 1_000_000 / 256
 
 
 def test_wrong_states_are_refused(data):
