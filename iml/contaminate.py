@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from iml import configuration
 from iml.beam import Beam, map_items
 from iml.bench import contamination, contamination_decisions
-from iml.bench.contamination import Overlap
+from iml.bench.contamination import Evidence, Overlap
 from iml.bench.contamination_decisions import Decision
 from iml.bench.contamination_index import Index, IndexBuilder, body
 from iml.bench.levels import LEVELS, load_split_scheme
@@ -54,6 +54,7 @@ def contaminate(
     ngram: int = 13,
     threshold: float = 0.01,
     template_share: float = 0.5,
+    template_words: int = 5,
     decisions: str = "",
     processes: int = 0,
     beam: Beam | None = None,
@@ -68,7 +69,8 @@ def contaminate(
       levels: levels of the evaluation tasks; all splits but train count as evaluated.
       ngram: words of an n-gram (paper, section 2.3: 13).
       threshold: a pair is listed if more than this share of the evaluation examples overlap (paper: 0.01).
-      template_share: an n-gram in more than this share of the rows of one template is the template's own.
+      template_share: words in more than this share of the rows of a template belong to the template.
+      template_words: how many of them must stand in a row.
       decisions: the decision file; by default decisions.jsonl in the output folder.
       processes: how many scan at the same time; 0 for one a processor.
       beam: scan as a pipeline of Apache Beam instead.
@@ -105,7 +107,7 @@ def contaminate(
 
     index_dir = output / "index"
     try:
-        index = build_index(store, evaluated, ngram, template_share)
+        index = build_index(store, evaluated, IndexBuilder(ngram, template_share, template_words))
         index.save(index_dir)
         indexed = time.monotonic()
         found = _scan_all(store, trained, index_dir, processes, beam)
@@ -119,7 +121,7 @@ def contaminate(
         listed = [pair for pair in pairs if pair["share"] > threshold]
         for pair in listed:
             evidence = found[pair["train"]][pair["eval"]].evidence
-            pair["excerpts"] = _excerpts(store, pair["train"], pair["eval"], evidence, ngram)
+            pair["excerpts"] = _excerpts(store, pair["train"], pair["eval"], evidence)
         result = {
             "settings": {
                 "store": store.fingerprint,
@@ -128,12 +130,13 @@ def contaminate(
                 "ngram": ngram,
                 "threshold": threshold,
                 "template_share": template_share,
+                "template_words": template_words,
             },
             "training": {"tasks": len(trained), "rows": rows},
             "evaluation": {
                 "tasks": len(evaluated),
                 "examples": sum(map(len, index.uids)),
-                "too_short": int(index.short.sum()),
+                "without_own_ngrams": int(index.without.sum()),
                 "ngrams": len(index.hashes),
                 "index_bytes": index.nbytes,
             },
@@ -170,15 +173,12 @@ def contaminate(
     return result
 
 
-def build_index(
-    store: ExampleStore, tasks: Sequence[str], ngram: int = 13, template_share: float = 0.5
-) -> Index:
+def build_index(store: ExampleStore, tasks: Sequence[str], builder: IndexBuilder) -> Index:
     """The index of some tasks' validation and test splits.
 
     Raises:
       InputError: a file of the store is damaged.
     """
-    builder = IndexBuilder(ngram, template_share)
     for name in tasks:
         builder.add(
             name, [store.read_many(name, split, range(_rows(store, name, split))) for split in SPLITS]
@@ -279,15 +279,17 @@ def _brief(pair: Mapping[str, Any]) -> dict[str, Any]:
     return {name: pair[name] for name in ("train", "eval", "level", "share", "whole_share")}
 
 
-def _excerpts(store, train: str, name: str, evidence, ngram: int) -> list[dict[str, Any]]:
-    """The longest common text of the rows that share most: before, run and after, for either side."""
+def _excerpts(
+    store: ExampleStore, train: str, name: str, evidence: Sequence[Evidence]
+) -> list[dict[str, Any]]:
+    """The common text of the rows that share most: before, run and after, for either side."""
     excerpts = []
     for one in evidence:
         asked = store.read(name, SPLITS[one.split], one.row)
         learnt = store.read(train, "train", one.train_row)
-        left, right, size = contamination.common_text(body(asked), body(learnt), ngram)
+        left, right, size = contamination.common_text(body(asked), body(learnt), one.words)
         if not size:  # It stands in the training task's instruction.
-            left, right, size = contamination.common_text(body(asked), learnt.instruction, ngram)
+            left, right, size = contamination.common_text(body(asked), learnt.instruction, one.words)
         sides = {
             "eval": {"split": SPLITS[one.split], "uid": asked.uid, "text": left},
             "train": {"split": "train", "uid": learnt.uid, "text": right},

@@ -4,13 +4,15 @@ The paper inspects every pair of a training and an evaluation task of which more
 examples share a 13-gram with the training task, on instantiated sequences. Here a sequence is an example's
 source and target as prompts show them; a task-level instruction is a sequence of its own. An evaluation
 example counts as overlapping if an n-gram of its own stands anywhere in the training task's sequences, the
-instruction included. N-grams of the evaluation task's instruction, and those in most rows of one of its
-templates, are nobody's own: what they add is told beside, as the share of whole sequences.
+instruction included. No n-gram is an example's own that has a word of a template: of a run of (five) words
+that most rows of the evaluation task's template have, or its instruction. What those would add is told beside,
+as the share of whole sequences.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -34,6 +36,7 @@ class Evidence:
       split: 0 for validation, 1 for test.
       row: the evaluation row.
       train_row: the training row.
+      words: one of the n-grams.
     """
 
     grams: int
@@ -41,6 +44,7 @@ class Evidence:
     split: int
     row: int
     train_row: int
+    words: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,13 +123,15 @@ def _by_task(index, examples, first_row, rows_of, distinct, text) -> dict[str, O
     gram_of, entries = _expand(index.entry_bounds, grams)
     entry_of, positions = _expand(index.place_bounds, entries)
     sequences = index.places[positions]
-    own = ~index.entry_shared[entries[entry_of]]
-    holders = text[firsts][gram_of[entry_of]]
+    own = index.place_own[positions]
+    gram_of = gram_of[entry_of]
 
     place_of, numbers = _expand(index.example_bounds, np.unique(sequences))
     members = _Pairs.of(index.sequence_row[np.unique(sequences)[place_of], 0], index.examples[numbers])
     trained = dict(_training_rows(index, distinct, text).groups())
-    evidence = _evidence(index, sequences[own], holders[own], rows_of, first_row)
+    evidence = _evidence(
+        index, sequences[own], text[firsts][gram_of[own]], grams[gram_of[own]], rows_of, first_row
+    )
     overlaps = {}
     for task, whole in members.groups():
         mine = evidence.get(task, [])
@@ -140,16 +146,20 @@ def _training_rows(index: Index, distinct: np.ndarray, text: np.ndarray) -> _Pai
     """Evaluation tasks, and the training texts that hold an n-gram of their examples' own."""
     found = _Pairs.of(distinct, text)
     pair_of, entries = _expand(index.entry_bounds, found.left)
-    own = ~index.entry_shared[entries]
+    distinct_entries, back = np.unique(entries, return_inverse=True)
+    entry_of, positions = _expand(index.place_bounds, distinct_entries)
+    own = np.zeros(len(distinct_entries), bool)
+    own[entry_of[index.place_own[positions]]] = True
+    own = own[back]
     return _Pairs.of(index.entry_task[entries[own]], found.right[pair_of[own]])
 
 
-def _evidence(index, sequences, holders, rows_of, first_row) -> dict[int, list[Evidence]]:
+def _evidence(index, sequences, holders, grams, rows_of, first_row) -> dict[int, list[Evidence]]:
     """By evaluation task, every example with n-grams of its own, its row with the most of them first."""
     if not len(sequences):
         return {}
-    order = np.lexsort((holders, sequences))
-    sequences, holders = sequences[order], holders[order]
+    order = np.lexsort((grams, holders, sequences))
+    sequences, holders, grams = sequences[order], holders[order], grams[order]
     edges = np.flatnonzero(np.diff(sequences, prepend=-1))
     chosen = sequences[edges]
     examples = index.examples[
@@ -158,9 +168,12 @@ def _evidence(index, sequences, holders, rows_of, first_row) -> dict[int, list[E
     places = zip(index.sequence_row[chosen].tolist(), examples, edges.tolist(), strict=True)
     found: dict[int, dict[int, Evidence]] = {}
     for ((task, split, row), example, low), high in zip(places, [*edges[1:], len(sequences)], strict=True):
-        holder, counts = np.unique(holders[low:high], return_counts=True)
-        best = rows_of[int(holder[np.argmax(counts)])][0]
-        one = Evidence(int(high) - low, example, split, row, first_row + best)
+        holder, firsts, counts = np.unique(holders[low:high], return_index=True, return_counts=True)
+        most = np.argmax(counts)
+        best = rows_of[int(holder[most])][0]
+        gram = grams[low + firsts[most]]
+        words = bytes(index.data[index.starts[gram] : index.starts[gram] + index.lengths[gram]]).decode()
+        one = Evidence(int(high) - low, example, split, row, first_row + best, words)
         known = found.setdefault(task, {}).get(example)
         if known is None or _order(one) < _order(known):
             found[task][example] = one
@@ -187,9 +200,9 @@ class _Pairs:
             yield int(self.left[low]), self.right[low:high].tolist()
 
 
-def _order(one: Evidence) -> tuple[int, ...]:
+def _order(one: Evidence) -> tuple[Any, ...]:
     """Most n-grams first; then by rows, so that the pieces may come in any order."""
-    return (-one.grams, one.split, one.row, one.train_row)
+    return (-one.grams, one.split, one.row, one.train_row, one.words)
 
 
 def _expand(bounds: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -207,39 +220,40 @@ def join(parts: Iterable[dict[str, Overlap]]) -> dict[str, Overlap]:
     return joined
 
 
-def common_text(left: str, right: str, n: int, context: int = 20, longest: int = 80) -> tuple[Any, Any, int]:
-    """The longest run of words that two texts share, with some words around it on either side.
+def common_text(
+    left: str, right: str, words: str, context: int = 20, longest: int = 80
+) -> tuple[Any, Any, int]:
+    """The longest run of words around an n-gram that two texts share, with some words on either side of it.
 
     Args:
-      n: words that it has at least.
+      words: the n-gram, its words parted by spaces.
       context: words before and after.
       longest: words of the run that are shown; the middle of a longer one is left out.
 
     Returns:
       For either text (before, run, after), and the length of the run in words; three empty texts and 0 if
-      there is no such run.
+      one of them lacks the n-gram.
     """
     sides = [spans(left), spans(right)]
+    gram = words.split(" ")
     tokens = [[word for word, _, _ in found] for _, found in sides]
-    places: dict[tuple[str, ...], list[int]] = {}
-    for start in range(len(tokens[1]) - n + 1):
-        places.setdefault(tuple(tokens[1][start : start + n]), []).append(start)
+    starts = [[at for at in range(len(side)) if side[at : at + len(gram)] == gram] for side in tokens]
     best, begin = 0, (0, 0)
-    for start in range(len(tokens[0]) - n + 1):
-        for other in places.get(tuple(tokens[0][start : start + n]), ()):
-            if start and other and tokens[0][start - 1] == tokens[1][other - 1]:
-                continue  # Within a run that began earlier.
-            size = n
-            while (
-                tokens[0][start + size : start + size + 1] == tokens[1][other + size : other + size + 1] != []
-            ):
-                size += 1
-            if size > best:
-                best, begin = size, (start, other)
+    for start, other in itertools.product(*starts):
+        before = _alike(tokens[0][:start][::-1], tokens[1][:other][::-1])
+        size = before + _alike(tokens[0][start:], tokens[1][other:])
+        if size > best:
+            best, begin = size, (start - before, other - before)
     if not best:
         return ("", "", ""), ("", "", ""), 0
     shown = (_show(*side, start, best, context, longest) for side, start in zip(sides, begin, strict=True))
     return (*shown, best)
+
+
+def _alike(left: Sequence[str], right: Sequence[str]) -> int:
+    """How many words two lists have in common at their beginnings."""
+    pairs = zip(left, right, strict=False)
+    return next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(left), len(right)))
 
 
 def _show(text, found, start: int, size: int, context: int, longest: int) -> tuple[str, str, str]:

@@ -43,13 +43,13 @@ class Index:
       data: uint8, the evaluation side's words.
       entry_bounds: int64 [distinct + 1]; the entries of a distinct n-gram.
       entry_task: int32 [entries].
-      entry_shared: bool [entries], whether the n-gram belongs to the task's instruction or template.
       place_bounds: int64 [entries + 1]; the places of an entry.
       places: int32 [places], sequences that hold it.
+      place_own: bool [places], whether it is the sequence's own: no word of it is the template's.
       sequence_row: int32 [sequences, 3]: task, split (0 validation, 1 test, -1 instruction), row.
       example_bounds: int64 [sequences + 1]; the examples of a sequence.
       examples: int32, numbers of examples within their task.
-      short: int32 [tasks], examples too short for any n-gram of their own.
+      without: int32 [tasks], examples without any n-gram of their own.
       filter: uint8, one bit for each hash that some n-gram may have.
     """
 
@@ -63,13 +63,13 @@ class Index:
     data: np.ndarray
     entry_bounds: np.ndarray
     entry_task: np.ndarray
-    entry_shared: np.ndarray
     place_bounds: np.ndarray
     places: np.ndarray
+    place_own: np.ndarray
     sequence_row: np.ndarray
     example_bounds: np.ndarray
     examples: np.ndarray
-    short: np.ndarray
+    without: np.ndarray
     filter: np.ndarray
 
     def find(self, found: Grams) -> tuple[np.ndarray, np.ndarray]:
@@ -125,22 +125,22 @@ _ARRAYS = tuple(
 class IndexBuilder:
     """Collects evaluation tasks one after the other, then makes the index."""
 
-    def __init__(self, n: int = 13, template_share: float = 0.5, bits: int = 64):
+    def __init__(self, n: int = 13, template_share: float = 0.5, template_words: int = 5, bits: int = 64):
         """
         Args:
           n: words of an n-gram.
-          template_share: an n-gram in more than this share of a template's rows is the template's own.
+          template_share: words that more than this share of a template's rows have are the template's.
+          template_words: how many of them must stand in a row.
           bits: bits of the hash; fewer than 64 only to make hashes collide.
         """
-        if n < 1:
-            raise InputError("an n-gram has at least one word", field="ngram")
-        self._n, self._bits, self._template_share = n, bits, template_share
+        for name, words in (("ngram", n), ("template_words", template_words)):
+            if words < 1:
+                raise InputError("must be at least one word", field=name)
+        self._n, self._bits = n, bits
+        self._template_share, self._template_words = template_share, template_words
         self._tasks: list[str] = []
         self._uids: list[tuple[str, ...]] = []
-        self._short: list[int] = []
         self._rows: list[tuple[int, int, int]] = []
-        self._groups: list[int] = []
-        self._group_sizes: list[int] = []
         self._examples: list[list[int]] = []
         self._parts: list[tuple[np.ndarray, ...]] = []
         self._data: list[np.ndarray] = []
@@ -151,73 +151,76 @@ class IndexBuilder:
         number, first = len(self._tasks), len(self._rows)
         example_numbers: dict[str, int] = {}
         groups: dict[tuple[int, str], int] = {}
+        group_of: list[int] = []
         instructions: dict[str, list[int]] = {}
         texts: list[str] = []
         for split, examples in enumerate(splits):
             for row, example in enumerate(examples):
                 uid = f"{('validation', 'test')[split]}/{example.uid}"
                 mine = example_numbers.setdefault(uid, len(example_numbers))
-                group = groups.setdefault((split, example.template), len(self._group_sizes))
-                if group == len(self._group_sizes):
-                    self._group_sizes.append(0)
-                self._group_sizes[group] += 1
-                self._groups.append(group)
+                group_of.append(groups.setdefault((split, example.template), len(groups)))
                 self._rows.append((number, split, row))
                 self._examples.append([mine])
                 texts.append(body(example))
                 if example.instruction:
                     instructions.setdefault(example.instruction, []).append(mine)
         for text, members in instructions.items():
-            self._groups.append(-1)
             self._rows.append((number, -1, 0))
             self._examples.append(members)
             texts.append(text)
         self._tasks.append(task)
         self._uids.append(tuple(example_numbers))
-        long = set()
+        common = self._common(texts, np.asarray(group_of, np.int64))
         for start, found in hashed(texts, self._n, self._bits):
-            sequences = found.text_ids + np.int32(first + start)
-            for sequence in np.unique(sequences).tolist():
-                if self._groups[sequence] >= 0:
-                    long.add(self._examples[sequence][0])
-            self._parts.append((found.hashes, sequences, found.starts + self._bytes, found.lengths))
+            sequences = found.text_ids + np.int32(start)
+            batch = texts[start : start + 1 + int(found.text_ids[-1])] if len(sequences) else []
+            own = ~_touched(found, grams(batch, self._template_words), common)
+            own &= sequences < len(group_of)
+            starts = found.starts + self._bytes
+            self._parts.append((found.hashes, sequences + np.int32(first), starts, found.lengths, own))
             self._data.append(found.data)
             self._bytes += len(found.data)
-        self._short.append(len(example_numbers) - len(long))
+
+    def _common(self, texts: Sequence[str], group_of: np.ndarray) -> np.ndarray:
+        """Hashes of the runs of words that stand in an instruction or in most rows of a template, ascending."""
+        batches = [
+            (found.hashes, found.text_ids + start) for start, found in hashed(texts, self._template_words)
+        ]
+        hashes, rows = (np.concatenate(column) for column in zip(*batches, strict=True))
+        told = rows >= len(group_of)
+        runs, numbers = np.unique(hashes[~told], return_inverse=True)
+        width = len(group_of)
+        places = np.unique(numbers * width + rows[~told])  # Each run once a row.
+        groups = int(group_of.max()) + 1
+        keys, counts = np.unique(places // width * groups + group_of[places % width], return_counts=True)
+        sizes = np.bincount(group_of)[keys % groups]
+        most = (counts > self._template_share * sizes) & (sizes >= _FEWEST_ROWS)
+        return np.unique(np.concatenate([hashes[told], runs[keys[most] // groups]]))
 
     def build(self) -> Index:
         """The index over all tasks added."""
-        columns = zip(*self._parts, strict=True) if self._parts else ([], [], [], [])
-        kinds = (np.uint64, np.int32, np.int64, np.int32)
-        hashes, sequences, starts, lengths = (
-            np.concatenate([np.zeros(0, kind), *column]) for column, kind in zip(columns, kinds, strict=True)
-        )
+        kinds = (np.uint64, np.int32, np.int64, np.int32, np.bool_)
+        columns = [[np.zeros(0, kind)] for kind in kinds]
+        for part in self._parts:
+            for column, array in zip(columns, part, strict=True):
+                column.append(array)
+        hashes, sequences, starts, lengths, own = map(np.concatenate, columns)
         data = np.concatenate([np.zeros(0, np.uint8), *self._data])
         self._parts, self._data = [], []
         order = np.argsort(hashes, kind="stable")
-        hashes, sequences, starts, lengths = hashes[order], sequences[order], starts[order], lengths[order]
-        del order
-        if _part_collisions(hashes, starts, lengths, data):
+        if _has_collision(hashes[order], starts[order], lengths[order], data):
             # By hash, then text, then sequence: a stable sort keeps the sequences' order.
-            order = _text_order(hashes, starts, lengths, data)
-            hashes, sequences, starts, lengths = (
-                hashes[order],
-                sequences[order],
-                starts[order],
-                lengths[order],
-            )
+            order = order[_text_order(hashes[order], starts[order], lengths[order], data)]
+        hashes, sequences, starts, lengths = hashes[order], sequences[order], starts[order], lengths[order]
         rows = np.asarray(self._rows, np.int32).reshape(-1, 3)
+        tasks = rows[sequences, 0]
         new = _is_new(hashes, starts, lengths, data)
         distinct = np.flatnonzero(new)
-        tasks = rows[sequences, 0] if len(rows) else np.zeros(0, np.int32)
-        new_entry = new.copy()
-        new_entry[1:] |= tasks[1:] != tasks[:-1]
-        entries = np.flatnonzero(new_entry)
-        new_place = new_entry.copy()
-        new_place[1:] |= sequences[1:] != sequences[:-1]
-        places = np.flatnonzero(new_place)
-        entry_of_place = np.searchsorted(entries, places, "right") - 1
-        shared = self._shared(entry_of_place, sequences[places], len(entries))
+        new[1:] |= tasks[1:] != tasks[:-1]
+        entries = np.flatnonzero(new)
+        new[1:] |= sequences[1:] != sequences[:-1]
+        places = np.flatnonzero(new)
+        place_own = np.logical_or.reduceat(own[order], places) if len(places) else own
         return Index(
             n=self._n,
             bits=self._bits,
@@ -229,27 +232,35 @@ class IndexBuilder:
             data=data,
             entry_bounds=np.append(np.searchsorted(entries, distinct), len(entries)),
             entry_task=tasks[entries],
-            entry_shared=shared,
             place_bounds=np.append(np.searchsorted(places, entries), len(places)),
             places=sequences[places],
+            place_own=place_own,
             sequence_row=rows,
             example_bounds=np.cumsum([0, *map(len, self._examples)]),
             examples=np.asarray([one for some in self._examples for one in some], np.int32),
-            short=np.asarray(self._short, np.int32),
+            without=self._without(np.unique(sequences[places][place_own])),
             filter=_make_filter(hashes[distinct], self._bits),
         )
 
-    def _shared(self, entry: np.ndarray, sequences: np.ndarray, entries: int) -> np.ndarray:
-        """Which entries stand in an instruction, or in most rows of some template."""
-        groups = np.asarray(self._groups, np.int64)[sequences] if len(sequences) else np.zeros(0, np.int64)
-        shared = np.zeros(entries, bool)
-        shared[entry[groups < 0]] = True
-        width = len(self._group_sizes)
-        keys, counts = np.unique(entry[groups >= 0] * width + groups[groups >= 0], return_counts=True)
-        sizes = np.asarray(self._group_sizes, np.int64)[keys % width] if width else counts
-        most = (counts > self._template_share * sizes) & (sizes >= _FEWEST_ROWS)
-        shared[keys[most] // max(1, width)] = True
-        return shared
+    def _without(self, own: np.ndarray) -> np.ndarray:
+        """By task, how many examples are in none of the sequences that have n-grams of their own."""
+        having: list[set[int]] = [set() for _ in self._tasks]
+        for sequence in own.tolist():
+            having[self._rows[sequence][0]].update(self._examples[sequence])
+        return np.asarray(
+            [len(uids) - len(some) for uids, some in zip(self._uids, having, strict=True)], np.int32
+        )
+
+
+def _touched(found: Grams, runs: Grams, common: np.ndarray) -> np.ndarray:
+    """Whether each n-gram has a word of a common run; bool. Both are of the same texts, each in order."""
+    if not len(common):
+        return np.zeros(len(found.hashes), bool)
+    at = np.minimum(np.searchsorted(common, runs.hashes), len(common) - 1)
+    these = common[at] == runs.hashes
+    starts, ends = runs.starts[these], runs.starts[these] + runs.lengths[these]
+    begun = np.searchsorted(starts, found.starts + found.lengths, "left")
+    return begun > np.searchsorted(ends, found.starts, "right")
 
 
 def body(example: Example) -> str:
@@ -276,7 +287,7 @@ def _is_new(hashes, starts, lengths, data) -> np.ndarray:
     return new
 
 
-def _part_collisions(hashes, starts, lengths, data) -> bool:
+def _has_collision(hashes, starts, lengths, data) -> bool:
     """Whether different n-grams have the same hash."""
     return bool(np.any(_is_new(hashes, starts, lengths, data)[1:] & (hashes[1:] == hashes[:-1])))
 

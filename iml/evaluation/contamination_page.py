@@ -20,7 +20,7 @@ def page(result: Mapping[str, Any], decisions: Mapping[tuple[str, str], Decision
         "split scheme": [settings["split_scheme"]],
         "training side": [f"{result['training']['tasks']:,} tasks, {result['training']['rows']:,} rows"],
         "evaluation side": [f"{evaluation['tasks']:,} tasks, {evaluation['examples']:,} examples"],
-        f"examples shorter than {n} words": [f"{evaluation['too_short']:,}: they cannot overlap"],
+        f"examples without {n} words of their own": [f"{evaluation['without_own_ngrams']:,}"],
         "speed": [f"{result['rows_per_second']:,.0f} training rows/s"],
     }
     parts = [
