@@ -16,13 +16,15 @@ import functools
 import hashlib
 import importlib
 import inspect
+import itertools
 import multiprocessing
 import os
-import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from etils import epath
 
 from iml import configuration
 from iml.bench import registry
@@ -158,20 +160,30 @@ def prepare_task(name: str, store_dir: str) -> Outcome:
     Raises:
       OSError: the disk is full or not writable.
     """
+    return find_prepared(name, store_dir) or _told_if_failed(name, _write, store_dir)
+
+
+def find_prepared(name: str, store_dir: str) -> Outcome | None:
+    """What the store holds of a task already, or why it cannot be prepared; None if it is to be prepared."""
+
+    def find(name: str, store_dir: str) -> Outcome | None:
+        entry = store.find_task(store_dir, name, _fingerprint(name))
+        return entry and Outcome(name, entry, reused=True)
+
+    return _told_if_failed(name, find, store_dir)
+
+
+def _write(name: str, store_dir: str) -> Outcome:
     from iml import seqio_bridge
 
+    splits, files, _ = seqio_bridge.describe_source(name)
+    examples = {split: _examples(name, split, files) for split in splits}
+    return Outcome(name, store.write_task(store_dir, registry.card(name), examples, _fingerprint(name)))
+
+
+def _told_if_failed(name: str, act: Callable[..., Outcome | None], store_dir: str) -> Outcome | None:
     try:
-        card = registry.card(name)
-        splits, files, told = seqio_bridge.describe_source(name)
-        content = [_hash_file(file) for file in files]
-        fingerprint = store.hash_strings(
-            str(_VERSION), str(card.to_json()), *splits, told, *content, *_reader_hashes(name)
-        )
-        found = store.find_task(store_dir, name, fingerprint)
-        if found is not None:
-            return Outcome(name, found, reused=True)
-        examples = {split: _examples(name, split, files) for split in splits}
-        return Outcome(name, store.write_task(store_dir, card, examples, fingerprint))
+        return act(name, store_dir)
     except OSError:
         raise
     except InputError as error:
@@ -179,6 +191,16 @@ def prepare_task(name: str, store_dir: str) -> Outcome:
     except Exception as error:  # Whatever a reader or a data set does must not end the others.
         first = (str(error).strip().splitlines() or [""])[0]
         return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}")
+
+
+def _fingerprint(name: str) -> str:
+    """Hash over all that a task's prepared examples depend on."""
+    from iml import seqio_bridge
+
+    splits, files, told = seqio_bridge.describe_source(name)
+    content = [_hash_file(file) for file in files]
+    card = str(registry.card(name).to_json())
+    return store.hash_strings(str(_VERSION), card, *splits, told, *content, *_reader_hashes(name))
 
 
 def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
@@ -199,8 +221,15 @@ def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
 def _prepare_all(
     names: Sequence[str], store_dir: str, task_modules: Sequence[str], data_dir: str, processes: int
 ) -> Iterator[Outcome]:
-    """Outcomes as they come."""
-    if processes == 1:
+    """Outcomes as they come; first those of the tasks that the store holds."""
+    with concurrent.futures.ThreadPoolExecutor(processes) as threads:  # hashing files lets others run
+        standing = dict(
+            zip(names, threads.map(find_prepared, names, itertools.repeat(store_dir)), strict=True)
+        )
+    yield from (outcome for outcome in standing.values() if outcome)
+    names = [name for name, outcome in standing.items() if not outcome]
+    processes = min(processes, -(-len(names) // _CHUNK))
+    if processes <= 1:
         yield from (prepare_task(name, store_dir) for name in names)
         return
     # The server imports TensorFlow once and forks the workers, before any thread of ours exists.
@@ -241,10 +270,10 @@ def _chosen(patterns: Sequence[str]) -> list[str]:
     return chosen
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=4096)
 def _hash_file(path: str) -> str:
     try:
-        with pathlib.Path(path).open("rb") as file:
+        with epath.Path(path).open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
