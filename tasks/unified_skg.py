@@ -20,6 +20,7 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
+from tasks import layouts
 from tasks import unified_skg_queries as queries
 from tasks import unified_skg_tables as tables
 from tasks import unified_skg_texts as texts
@@ -79,7 +80,7 @@ class StructuredTask:
 
     name: str
     home: epath.Path
-    files: Mapping[str, tuple[epath.Path, ...]]
+    files: layouts.Splits
     max_table_chars: int = MAX_TABLE_CHARS
 
     def read(self, split: str) -> Iterator[dict[str, Any]]:
@@ -94,17 +95,12 @@ class StructuredTask:
         for path in paths:
             before = len(seen)
             for record in reader(self.home, path, options):
-                uid = record.uid if len(paths) == 1 else f"{self._label(path)}-{record.uid}"
+                uid = record.uid if len(paths) == 1 else f"{layouts.label(self.home, path)}-{record.uid}"
                 uid = uid if uid not in seen else f"{uid}-{len(seen)}"
                 seen.add(uid)
                 yield {"uid": uid, **fields(definition, record)}
             if len(seen) == before:
                 raise InputError("holds no example", path=path)
-
-    def _label(self, path: epath.Path) -> str:
-        """A file's name without ends, with the folder it stands in where sets have files of equal names."""
-        folder = "" if path.parent == self.home else f"{path.parent.name}-"
-        return folder + path.name.partition(".")[0]
 
 
 def fields(definition: Mapping[str, Any], record: Record) -> dict[str, Any]:
@@ -134,16 +130,15 @@ def register(data_dir: str, max_table_chars: int = MAX_TABLE_CHARS) -> None:
       InputError: there is no set.
     """
     home = epath.Path(data_dir)
-    home = next((home / name for name in (BENCHMARK, "unifiedskg") if (home / name).exists()), home)
+    home = layouts.first_folder(home, (BENCHMARK, "unifiedskg")) or home
     found = 0
     for name, definition in definitions().items():
-        folders = (home / folder for folder in definition.get("folders", (name,)))
-        folder = next((folder for folder in folders if folder.exists()), None)
-        splits = {} if folder is None else _splits(folder, definition["files"])
+        folder = layouts.first_folder(home, definition.get("folders", (name,)))
+        splits = {} if folder is None else layouts.find_splits(folder, definition["files"])
         if not splits:
             continue
         found += 1
-        also = [path for pattern in definition.get("also", ()) for path in _find(folder, pattern)]
+        also = [path for pattern in definition.get("also", ()) for path in layouts.find(folder, pattern)]
         used = dict.fromkeys(path for paths in (*splits.values(), also) for path in paths)
         task = StructuredTask(name, folder, splits, max_table_chars)
         source = seqio_bridge.PythonSource(read=task.read, splits=tuple(splits), files=tuple(used))
@@ -166,24 +161,3 @@ def card(name: str) -> TaskCard:
         licence=definition.get("licence", ""),
         url=definition["url"],
     )
-
-
-def _splits(home: epath.Path, patterns: Mapping[str, list[str]]) -> dict[str, tuple[epath.Path, ...]]:
-    """The files that are there, by split; a split without files is left out."""
-    found = {
-        split: tuple(path for pattern in several for path in _find(home, pattern))
-        for split, several in patterns.items()
-    }
-    return {split: paths for split, paths in found.items() if paths}
-
-
-def _find(home: epath.Path, pattern: str) -> list[epath.Path]:
-    """The files of the first of several patterns (`a|b`) that has any, plain or gzipped, sorted."""
-    for one in pattern.split("|"):
-        if "*" in one:
-            paths = sorted(home.glob(one))
-        else:
-            paths = [path for path in (home / one, home / f"{one}.gz") if path.exists()][:1]
-        if paths:
-            return paths
-    return []

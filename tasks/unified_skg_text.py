@@ -62,7 +62,8 @@ def fit_rows(header: Row, rows: Sequence[Row], question: str, limit: int) -> lis
     ones of equals before the earlier; unlike there, the answer is not looked at. 0 is no limit.
     """
     sizes = [
-        len(f" row {number} : ") + sum(map(len, row)) + 3 * len(row) for number, row in enumerate(rows, 1)
+        len(f" row {number} : ") + sum(map(len, row)) + 3 * (len(row) - 1)
+        for number, row in enumerate(rows, 1)
     ]
     excess = len(linear_table(header, rows)) - limit
     if not limit or excess <= 0:

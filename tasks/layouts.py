@@ -1,0 +1,41 @@
+"""Finds the files of a data set by the patterns that its definition gives. Opens none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from etils import epath
+
+Splits = dict[str, tuple[epath.Path, ...]]
+
+
+def find(home: epath.Path, pattern: str) -> list[epath.Path]:
+    """The files of the first of several patterns (`a|b`) that has any, plain or gzipped, sorted."""
+    for one in pattern.split("|"):
+        if "*" in one:
+            paths = sorted(home.glob(one))
+        else:
+            paths = [path for path in (home / one, home / f"{one}.gz") if path.exists()][:1]
+        if paths:
+            return paths
+    return []
+
+
+def find_splits(home: epath.Path, patterns: Mapping[str, Iterable[str]]) -> Splits:
+    """The files that are there, by split; several patterns make one split. A split without files is left out."""
+    found = {
+        split: tuple(path for pattern in several for path in find(home, pattern))
+        for split, several in patterns.items()
+    }
+    return {split: paths for split, paths in found.items() if paths}
+
+
+def first_folder(home: epath.Path, names: Iterable[str]) -> epath.Path | None:
+    """The first of several folders that is there."""
+    return next((home / name for name in names if (home / name).exists()), None)
+
+
+def label(home: epath.Path, path: epath.Path) -> str:
+    """A file's name without its ends, after the folder it stands in unless that is the set's own."""
+    folder = "" if path.parent == home else f"{path.parent.name}-"
+    return folder + path.name.partition(".")[0]
