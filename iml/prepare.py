@@ -77,13 +77,15 @@ def prepare(
       The store's tasks by name.
 
     Raises:
-      InputError: a module cannot be imported or finds no files, no task is left, or the disk is full; under
-        `strict` also where a task cannot be read.
+      InputError: a module cannot be imported, none finds files, no task is left, or the disk is full; under
+        `strict` also where one module finds no files or a task cannot be read.
     """
     from rich.console import Console
 
     began, console = time.monotonic(), Console()
-    load_tasks(task_modules, data_dir)
+    absent = load_tasks(task_modules, data_dir, strict)
+    for module, reason in absent.items():
+        console.print(f"left out {module}: {reason}", markup=False, highlight=False, style="yellow")
     names = _chosen(tasks)
     processes = max(1, min(processes or os.cpu_count() or 1, -(-len(names) // _CHUNK)))
     if dry_run:
@@ -100,7 +102,7 @@ def prepare(
                 outcomes[outcome.name] = outcome
                 bar.advance(line)
         entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
-        failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
+        failures = absent | {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         if not entries:
             name, reason = next(iter(failures.items()))
             raise InputError(f"every task failed, {name} for one: {reason}")
@@ -124,34 +126,54 @@ def prepare(
     return entries
 
 
-def load_tasks(task_modules: Sequence[str], data_dir: str) -> None:
+def load_tasks(task_modules: Sequence[str], data_dir: str, strict: bool = False) -> dict[str, str]:
     """Imports task modules and lets them register their tasks.
 
+    Returns:
+      By name, the modules that registered nothing, and why: their family's data is not there.
+
     Raises:
-      InputError: there is no such module, it has no `register`, or it registers nothing.
+      InputError: there is no such module, it has no `register`, or no module registers anything, under
+        `strict` not even one.
     """
+    absent: dict[str, InputError] = {}
     for name in task_modules:
-        try:
-            # First of all, since it silences TensorFlow's import.
-            importlib.import_module("iml.seqio_bridge")
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if not error.name or not f"{name}.".startswith(f"{error.name}."):
-                raise InputError(
-                    f"{name} needs {error.name}",
-                    remedy='Install what prepares data: pip install -e ".[data]"',
-                ) from error
-            raise InputError(
-                f"there is no module {name!r}",
-                field="prepare.task_modules",
-                remedy="It must be importable from the working directory",
-            ) from error
-        if not callable(getattr(module, "register", None)):
-            raise InputError(f"{name} has no function register(data_dir)", field="prepare.task_modules")
+        register = _import_register(name)
         before = len(registry.names())
-        module.register(os.fspath(data_dir))
-        if len(registry.names()) == before:
-            raise InputError(f"{name} registered no task", path=data_dir or None)
+        try:
+            register(os.fspath(data_dir))
+            if len(registry.names()) == before:
+                raise InputError(f"{name} registered no task", path=data_dir or None)
+        except InputError as error:
+            if strict:
+                raise
+            absent[name] = error
+    if absent and len(absent) == len(task_modules):
+        raise next(iter(absent.values()))
+    return {name: str(error) for name, error in absent.items()}
+
+
+def _import_register(name: str) -> Callable[[str], None]:
+    """A task module's function `register`."""
+    try:
+        # First of all, since it silences TensorFlow's import.
+        importlib.import_module("iml.seqio_bridge")
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{name} needs {error.name}",
+                remedy='Install what prepares data: pip install -e ".[data]"',
+            ) from error
+        raise InputError(
+            f"there is no module {name!r}",
+            field="prepare.task_modules",
+            remedy="It must be importable from the working directory",
+        ) from error
+    register = getattr(module, "register", None)
+    if not callable(register):
+        raise InputError(f"{name} has no function register(data_dir)", field="prepare.task_modules")
+    return register
 
 
 def prepare_task(name: str, store_dir: str) -> Outcome:

@@ -62,11 +62,9 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
-def prepare(own, store="store", processes=1, **options):
+def prepare(own, store="store", processes=1, modules=("own_lines",), **options):
     _clear()
-    return prepare_lib.prepare(
-        ["own_lines"], str(own / "data"), str(own / store), processes=processes, **options
-    )
+    return prepare_lib.prepare(modules, str(own / "data"), str(own / store), processes=processes, **options)
 
 
 def times(own):
@@ -120,6 +118,15 @@ def test_a_bad_task_is_left_out_and_told(own, capsys):
         path.write_text("bad")
     with pytest.raises(InputError, match="every task failed"):
         prepare(own)
+
+
+def test_a_family_without_data_is_left_out_and_told(own, capsys):
+    modules = ("tasks.super_natural_instructions", "own_lines")
+    assert len(prepare(own, modules=modules)) == 20
+    assert "left out tasks.super_natural_instructions:" in capsys.readouterr().out
+    assert ExampleStore(own / "store").failures.keys() == {"tasks.super_natural_instructions"}
+    with pytest.raises(InputError, match="super_natural_instructions"):
+        prepare(own, modules=modules, strict=True)
 
 
 def test_what_cannot_be_prepared_at_all(own, tmp_path):
