@@ -17,18 +17,22 @@ import hashlib
 import importlib
 import inspect
 import itertools
+import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from etils import epath
 
 from iml import configuration
-from iml.bench import registry
+from iml.beam import Beam, map_items
+from iml.bench import contamination_decisions, registry
 from iml.bench.card import BENCHMARKS, Example
+from iml.bench.contamination_decisions import LeaveOut, Without
 from iml.data import store
 from iml.errors import InputError
 
@@ -41,6 +45,10 @@ _VERSION = 1
 _CHUNK = 8
 #: Failures that the summary tells of one by one.
 _SHOWN = 20
+#: Nothing of a task is left out.
+_ALL = Without()
+#: Held while a worker registers its tasks; a runner may call from several threads.
+_LOADING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +60,15 @@ class Outcome:
     failure: str = ""
     reused: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        entry = self.entry and self.entry.to_json()
+        return {"name": self.name, "entry": entry, "failure": self.failure, "reused": self.reused}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        entry = record["entry"] and store.TaskEntry.from_json(record["entry"])
+        return cls(record["name"], entry, record["failure"], record["reused"])
+
 
 def prepare(
     task_modules: Sequence[str],
@@ -60,6 +77,8 @@ def prepare(
     tasks: Sequence[str] = ("*",),
     processes: int = 0,
     strict: bool = False,
+    decisions: str = "",
+    beam: Beam | None = None,
     dry_run: bool = False,
 ) -> Mapping[str, store.TaskEntry]:
     """Prepares every task that the modules register.
@@ -71,6 +90,8 @@ def prepare(
       tasks: patterns of the names of the tasks to prepare.
       processes: how many prepare at the same time; 0 for one a processor.
       strict: end with an error if any task had to be left out.
+      decisions: a decision file of iml.contaminate; what it drops is left out.
+      beam: prepare as a pipeline of Apache Beam instead of in processes of this machine.
       dry_run: print what would be prepared.
 
     Returns:
@@ -85,8 +106,15 @@ def prepare(
     began, console = time.monotonic(), Console()
     absent = load_tasks(task_modules, data_dir, strict)
     for module, reason in absent.items():
-        console.print(f"left out {module}: {reason}", markup=False, highlight=False, style="yellow")
+        console.print(
+            f"left out {module}: {reason}", markup=False, highlight=False, style="yellow", soft_wrap=True
+        )
     names = _chosen(tasks)
+    leave_out = contamination_decisions.leave_out(decisions) if decisions else LeaveOut()
+    dropped = {name: leave_out.tasks[name] for name in names if name in leave_out.tasks}
+    names = [name for name in names if name not in dropped]
+    if not names:
+        raise InputError("the decisions leave out every task", path=decisions)
     processes = max(1, min(processes or os.cpu_count() or 1, -(-len(names) // _CHUNK)))
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)
@@ -98,7 +126,9 @@ def prepare(
     try:
         with _progress(console) as bar:
             line = bar.add_task("preparing", total=len(names))
-            for outcome in _prepare_all(names, store_dir, task_modules, data_dir, processes):
+            for outcome in _prepare_all(
+                names, store_dir, task_modules, data_dir, processes, leave_out.parts, beam
+            ):
                 outcomes[outcome.name] = outcome
                 bar.advance(line)
         entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
@@ -112,6 +142,7 @@ def prepare(
                 f"{len(failures)} tasks failed, {name} for one: {reason}",
                 remedy="Without prepare.strict they would be left out",
             )
+        failures = {**failures, **dropped}
         store.write_index(store_dir, entries, failures)
     except OSError as error:
         raise InputError(
@@ -176,36 +207,70 @@ def _import_register(name: str) -> Callable[[str], None]:
     return register
 
 
-def prepare_task(name: str, store_dir: str) -> Outcome:
+def prepare_task(name: str, store_dir: str, without: Without = _ALL) -> Outcome:
     """Prepares one registered task, unless the store holds it already; a task that cannot be read is told of.
+
+    Args:
+      without: what of it is left out.
 
     Raises:
       OSError: the disk is full or not writable.
     """
-    return find_prepared(name, store_dir) or _told_if_failed(name, _write, store_dir)
+    return find_prepared(name, store_dir, without) or _told_if_failed(name, _write, store_dir, without)
 
 
-def find_prepared(name: str, store_dir: str) -> Outcome | None:
+def find_prepared(name: str, store_dir: str, without: Without = _ALL) -> Outcome | None:
     """What the store holds of a task already, or why it cannot be prepared; None if it is to be prepared."""
 
-    def find(name: str, store_dir: str) -> Outcome | None:
-        entry = store.find_task(store_dir, name, _fingerprint(name))
+    def find(name: str, store_dir: str, without: Without) -> Outcome | None:
+        entry = store.find_task(store_dir, name, _fingerprint(name, without))
         return entry and Outcome(name, entry, reused=True)
 
-    return _told_if_failed(name, find, store_dir)
+    return _told_if_failed(name, find, store_dir, without)
 
 
-def _write(name: str, store_dir: str) -> Outcome:
+def prepare_chunk(
+    names: Sequence[str],
+    store_dir: str,
+    task_modules: Sequence[str],
+    data_dir: str,
+    parts: Mapping[str, list[Any]],
+) -> list[dict[str, Any]]:
+    """`prepare_task` for several tasks on whatever machine this is; all that comes and goes is JSON-able.
+
+    Args:
+      parts: by task that is left out in part, what, as `Without.to_json` tells it.
+    """
+    with _LOADING:
+        if not set(names) <= set(registry.names()):
+            load_tasks(task_modules, data_dir)
+    outcomes = (
+        prepare_task(name, store_dir, Without.from_json(parts[name]) if name in parts else _ALL)
+        for name in names
+    )
+    return [outcome.to_json() for outcome in outcomes]
+
+
+def _write(name: str, store_dir: str, without: Without) -> Outcome:
     from iml import seqio_bridge
 
     splits, files, _ = seqio_bridge.describe_source(name)
-    examples = {split: _examples(name, split, files) for split in splits}
-    return Outcome(name, store.write_task(store_dir, registry.card(name), examples, _fingerprint(name)))
+    examples = {
+        split: (
+            example
+            for example in _examples(name, split, files)
+            if split != "train" or example.uid not in without.train_uids
+        )
+        for split in splits
+        if split == "train" or not without.evaluation
+    }
+    entry = store.write_task(store_dir, registry.card(name), examples, _fingerprint(name, without))
+    return Outcome(name, entry)
 
 
-def _told_if_failed(name: str, act: Callable[..., Outcome | None], store_dir: str) -> Outcome | None:
+def _told_if_failed(name: str, act: Callable[..., Outcome | None], *arguments: Any) -> Outcome | None:
     try:
-        return act(name, store_dir)
+        return act(name, *arguments)
     except OSError:
         raise
     except InputError as error:
@@ -215,14 +280,15 @@ def _told_if_failed(name: str, act: Callable[..., Outcome | None], store_dir: st
         return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}")
 
 
-def _fingerprint(name: str) -> str:
+def _fingerprint(name: str, without: Without) -> str:
     """Hash over all that a task's prepared examples depend on."""
     from iml import seqio_bridge
 
     splits, files, told = seqio_bridge.describe_source(name)
     content = [_hash_file(file) for file in files]
     card = str(registry.card(name).to_json())
-    return store.hash_strings(str(_VERSION), card, *splits, told, *content, *_reader_hashes(name))
+    less = [json.dumps(without.to_json())] if without else []
+    return store.hash_strings(str(_VERSION), card, *splits, told, *content, *_reader_hashes(name), *less)
 
 
 def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
@@ -241,34 +307,51 @@ def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
 
 
 def _prepare_all(
-    names: Sequence[str], store_dir: str, task_modules: Sequence[str], data_dir: str, processes: int
+    names: Sequence[str],
+    store_dir: str,
+    task_modules: Sequence[str],
+    data_dir: str,
+    processes: int,
+    parts: Mapping[str, Without],
+    beam: Beam | None,
 ) -> Iterator[Outcome]:
     """Outcomes as they come; first those of the tasks that the store holds."""
+    if beam is not None:
+        arguments = {
+            "store_dir": os.fspath(store_dir),
+            "task_modules": list(task_modules),
+            "data_dir": os.fspath(data_dir),
+            "parts": {name: without.to_json() for name, without in parts.items()},
+        }
+        chunks = _in_chunks(names)
+        for found in map_items(beam, "iml.prepare:prepare_chunk", chunks, arguments, store_dir):
+            yield from map(Outcome.from_json, found)
+        return
+    withouts = [parts.get(name, _ALL) for name in names]
     with concurrent.futures.ThreadPoolExecutor(processes) as threads:  # hashing files lets others run
-        standing = dict(
-            zip(names, threads.map(find_prepared, names, itertools.repeat(store_dir)), strict=True)
-        )
+        found = threads.map(find_prepared, names, itertools.repeat(store_dir), withouts)
+        standing = dict(zip(names, found, strict=True))
     yield from (outcome for outcome in standing.values() if outcome)
     names = [name for name, outcome in standing.items() if not outcome]
     processes = min(processes, -(-len(names) // _CHUNK))
     if processes <= 1:
-        yield from (prepare_task(name, store_dir) for name in names)
+        yield from (prepare_task(name, store_dir, parts.get(name, _ALL)) for name in names)
         return
     # The server imports TensorFlow once and forks the workers, before any thread of ours exists.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["iml.seqio_bridge", *task_modules])
-    chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    chunks = _in_chunks(names)
     with concurrent.futures.ProcessPoolExecutor(
         processes, context, _start_worker, (tuple(task_modules), data_dir)
     ) as pool:
-        futures = {pool.submit(_prepare_chunk, chunk, store_dir): chunk for chunk in chunks}
+        futures = {pool.submit(_prepare_chunk, chunk, store_dir, parts): chunk for chunk in chunks}
         try:
             for future in concurrent.futures.as_completed(futures):
                 try:
                     yield from future.result()
                 except concurrent.futures.process.BrokenProcessPool:
                     # One task may have taken its process with it: here each gets another chance.
-                    yield from (prepare_task(name, store_dir) for name in futures[future])
+                    yield from _prepare_chunk(futures[future], store_dir, parts)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -278,8 +361,12 @@ def _start_worker(task_modules: Sequence[str], data_dir: str) -> None:
     load_tasks(task_modules, data_dir)
 
 
-def _prepare_chunk(names: Sequence[str], store_dir: str) -> list[Outcome]:
-    return [prepare_task(name, store_dir) for name in names]
+def _prepare_chunk(names: Sequence[str], store_dir: str, parts: Mapping[str, Without]) -> list[Outcome]:
+    return [prepare_task(name, store_dir, parts.get(name, _ALL)) for name in names]
+
+
+def _in_chunks(names: Sequence[str]) -> list[list[str]]:
+    return [list(names[start : start + _CHUNK]) for start in range(0, len(names), _CHUNK)]
 
 
 def _chosen(patterns: Sequence[str]) -> list[str]:
@@ -360,4 +447,4 @@ def _summarise(console: Console, entries: Mapping[str, store.TaskEntry], failure
 
 
 if __name__ == "__main__":
-    configuration.run(prepare, doc=__doc__)
+    configuration.run(prepare, doc=__doc__, configurables=(Beam,))
