@@ -22,7 +22,10 @@ setup(
     description="Instruction meta-learning in JAX: tune OPT decoders on many tasks, measure generalisation",
     python_requires=">=3.11",
     packages=find_packages(include=["iml", "iml.*", "tasks", "tasks.*"]),
-    package_data={"iml": ["bench/definitions/*.json"], "tasks": ["pocket/**/*", "definitions/*.json"]},
+    package_data={
+        "iml": ["bench/definitions/*.json", "browser/static/*"],
+        "tasks": ["pocket/**/*", "definitions/*.json"],
+    },
     install_requires=[
         "jax>=0.10",
         "flax>=0.12.8",

@@ -13,6 +13,7 @@ ALLOWED = {
     "data": {"data", "bench", "errors"},
     "models": {"models", "bench", "errors"},
     "training": {"training", "data", "models", "bench", "errors"},
+    "browser": {"browser", "data", "bench", "errors", "markup"},
     "evaluation": {"evaluation", "training", "data", "models", "bench", "errors"},
 }
 #: The only modules of iml that may import what makes datasets.
