@@ -206,26 +206,33 @@ def _scan_all(
 ) -> dict[str, dict[str, Overlap]]:
     """By training task, by evaluation task, what they share."""
     jobs = list(_jobs({name: _rows(store, name, "train") for name in tasks}))
-    work = functools.partial(scan_pieces, store_dir=os.fspath(store.path), index_dir=os.fspath(index_dir))
+    arguments = {"store_dir": os.fspath(store.path), "index_dir": os.fspath(index_dir)}
     parts: dict[str, dict[str, Overlap]] = {}
-    for result in _run(work, jobs, processes, beam, index_dir.parent):
+    for result in _run(jobs, arguments, processes, beam, index_dir.parent):
         for name, records in result:
             part = {task: Overlap.from_json(record) for task, record in records.items()}
             parts[name] = contamination.join([parts.get(name, {}), part])
     return {name: parts[name] for name in tasks}
 
 
-def _run(work, jobs, processes: int, beam: Beam | None, folder: pathlib.Path) -> Iterator[Any]:
+def _run(
+    jobs: Sequence[list[Piece]],
+    arguments: Mapping[str, str],
+    processes: int,
+    beam: Beam | None,
+    folder: pathlib.Path,
+) -> Iterator[Any]:
+    """What `scan_pieces` makes of each job, in any order."""
     processes = max(1, min(processes or os.cpu_count() or 1, len(jobs)))
     if beam is not None:
-        yield from map_items(beam, work, jobs, folder)
+        yield from map_items(beam, "iml.contaminate:scan_pieces", jobs, arguments, folder)
     elif processes == 1:
-        yield from map(work, jobs)
+        yield from (scan_pieces(job, **arguments) for job in jobs)
     else:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["iml.contaminate"])
         with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
-            futures = [pool.submit(work, job) for job in jobs]
+            futures = [pool.submit(scan_pieces, job, **arguments) for job in jobs]
             try:
                 for future in concurrent.futures.as_completed(futures):
                     yield future.result()

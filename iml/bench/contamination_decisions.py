@@ -77,18 +77,39 @@ class Decision:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Without:
+    """What is left out of one task that stays.
+
+    Attributes:
+      evaluation: leave out all splits but train.
+      train_uids: examples of the train split to leave out.
+    """
+
+    evaluation: bool = False
+    train_uids: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self.evaluation or bool(self.train_uids)
+
+    def to_json(self) -> list[Any]:
+        return [self.evaluation, sorted(self.train_uids)]
+
+    @classmethod
+    def from_json(cls, record: list[Any]) -> Self:
+        return cls(record[0], frozenset(record[1]))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class LeaveOut:
     """What decisions leave out of a store.
 
     Attributes:
       tasks: by task that is left out, why.
-      eval_splits: by task that loses its evaluation splits, why.
-      train_examples: by task, uids of the train split's examples that are left out.
+      parts: by task that is left out in part, what.
     """
 
     tasks: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    eval_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    train_examples: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, Without] = dataclasses.field(default_factory=dict)
 
 
 def load(path: str | os.PathLike[str]) -> list[Decision]:
@@ -158,8 +179,8 @@ def leave_out(path: str | os.PathLike[str]) -> LeaveOut:
       InputError: as `load`; or training examples are to be left out, and nothing says which.
     """
     tasks: dict[str, str] = {}
-    eval_splits: dict[str, str] = {}
-    train_examples: dict[str, set[str]] = collections.defaultdict(set)
+    untested: set[str] = set()
+    train_uids: dict[str, set[str]] = collections.defaultdict(set)
     uids: dict[tuple[str, str], list[str]] | None = None
     for decision in load(path):
         told = f": {decision.reason}" if decision.reason else ""
@@ -167,7 +188,7 @@ def leave_out(path: str | os.PathLike[str]) -> LeaveOut:
             case "drop_train":
                 tasks.setdefault(decision.train, f"overlaps with {decision.eval}{told}")
             case "drop_eval" if decision.level == "supervised":
-                eval_splits.setdefault(decision.eval, f"overlaps with {decision.train}{told}")
+                untested.add(decision.eval)
             case "drop_eval":
                 tasks.setdefault(decision.eval, f"overlaps with {decision.train}{told}")
             case "drop_train_examples":
@@ -178,8 +199,12 @@ def leave_out(path: str | os.PathLike[str]) -> LeaveOut:
                         path=_examples_path(path),
                         remedy="python -m iml.contaminate writes it",
                     )
-                train_examples[decision.train].update(uids[decision.pair])
-    return LeaveOut(tasks, eval_splits, {name: frozenset(found) for name, found in train_examples.items()})
+                train_uids[decision.train].update(uids[decision.pair])
+    parts = {
+        name: Without(name in untested, frozenset(train_uids.get(name, ())))
+        for name in sorted(untested | train_uids.keys())
+    }
+    return LeaveOut(tasks, parts)
 
 
 def _examples_path(path: str | os.PathLike[str]) -> pathlib.Path:
