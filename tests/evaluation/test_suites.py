@@ -1,0 +1,156 @@
+"""Suites: the files that come with the package, what they select, what they tell is missing, how Winograd is
+scored."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from iml import configuration, evaluate
+from iml.bench.card import EVALUATION_ONLY, TaskCard
+from iml.bench.levels import SplitScheme, load_split_scheme, split_schemes
+from iml.data.prompts import PromptFormat, render_request
+from iml.errors import InputError
+from iml.evaluation import requests
+from iml.evaluation.ranking import Ranker, scorer_names
+from iml.evaluation.suites import Suite
+from iml.models.opt import OPT
+from iml.training import checkpoints
+from iml.training.mesh import MeshConfig
+from iml.training.rules import PartitionRules
+from tests.data.small_vocabulary import write_vocabulary
+from tests.evaluation.models import small_config, small_model
+from tests.stores import make_store
+
+FILES = sorted(pathlib.Path(configuration.CONFIG_DIR, "evals").glob("*.gin"))
+CHOICE = {"source": "Is it?\nAnswer:", "target": "A", "candidates": ["A", "B"]}
+
+
+def recorder(found):
+    """An entry point with evaluate's name and parameters, which keeps its suite."""
+
+    def record(
+        model, store_dir, output_dir, suite=None, vocabulary_dir=None, batch_size=8, max_length=None,
+        bos=False, dtype=None, mesh=None, seed=0, compare=(), dry_run=False,
+    ):  # fmt: skip
+        found["suite"] = suite
+
+    record.__name__ = "evaluate"
+    return record
+
+
+def suite_of(path):
+    """The suite that a file describes."""
+    configured = configuration.configure(
+        recorder(found := {}),
+        (Suite, PromptFormat, MeshConfig, PartitionRules),
+        [str(path)],
+        ["MODEL='m'", "STORE_DIR='s'", "OUTPUT_DIR='o'"],
+    )
+    configured()
+    return found["suite"]
+
+
+@pytest.fixture
+def store(tmp_path):
+    def task(**card):
+        return {
+            "card": {"metrics": ["accuracy"], **card},
+            "test": [{**CHOICE, "source": f"{i}"} for i in "ab"],
+        }
+
+    te, qa = {"category": "Textual Entailment"}, {"category": "Question Answering"}
+    return make_store(
+        tmp_path,
+        {
+            "super_natural_instructions.task1_nli": task(**te),
+            "super_natural_instructions.task2_qa": task(**qa),
+            "super_natural_instructions.task3_nli": {"card": te, "validation": [("a", "b")]},
+            "bbh.snarks": task(category="BIG-Bench Hard"),
+            "bbh.snarks_cot": task(category="BIG-Bench Hard"),
+            "mmlu.virology": {
+                **task(category="MMLU", instruction_level="task"),
+                "exemplars": [{"uid": f"dev-{i}", **CHOICE, "source": f"shown {i}"} for i in range(5)],
+            },
+        },
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_describes_a_suite(path):
+    suite = suite_of(path)
+    assert suite.tasks and (path.stem in ("default", "as_written") or suite.name != "validation")
+    assert suite.primary_scorer in scorer_names(suite.scorers, suite.with_eos)
+
+
+def test_suites_select_what_the_tables_name(store):
+    def chosen(name):
+        suite = suite_of(next(path for path in FILES if path.stem == name))
+        return set(requests.select(store, suite, seed=1))
+
+    assert chosen("super_ni") == {"super_natural_instructions.task1_nli"}
+    assert chosen("bbh") == {"bbh.snarks"} and chosen("bbh_cot") == {"bbh.snarks_cot"}
+    assert chosen("mmlu") == {"mmlu.virology"}
+    with pytest.raises(InputError, match=r"unified_skg\.dart"):
+        chosen("unified_skg")
+
+
+def test_the_prompts_of_a_suite_are_the_benchmarks_own(store):
+    suite = suite_of(next(path for path in FILES if path.stem == "mmlu"))
+    for seed in range(3):
+        prompt = render_request(store, "mmlu.virology", "test", 1, suite.format, shots=2, seed=seed)
+        assert prompt.source == "shown 0 A\n\nshown 1 A\n\nb"
+    many = render_request(store, "mmlu.virology", "test", 1, suite.format, shots=32, seed=0)
+    assert many.provenance["demonstrations"] == [f"dev-{i}" for i in range(5)]
+
+
+def test_what_is_missing_is_told_and_the_rest_is_run(tmp_path, store, capsys):
+    vocabulary = write_vocabulary(tmp_path / "vocabulary")
+    config = small_config(vocabulary)
+    params = OPT(config).init(jax.random.key(0))
+    checkpoints.save_params(tmp_path / "model", config, params, vocabulary.directory)
+    index = tmp_path / "store" / "index.json"
+    record = json.loads(index.read_text())
+    record["failures"] = {"bbh.add": "add.json:1: is not JSON"}
+    index.write_text(json.dumps(record))
+    suite = Suite(tasks=("mmlu.*", "raft.*", "bbh.add"), split="test", shots=(0,), max_new_tokens=4)
+    evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), suite)
+    shown = capsys.readouterr().out
+    assert shown.index("missing: raft.*: not in the store") < shown.index("suite validation")
+    assert "missing: bbh.add: bbh.add could not be prepared: add.json:1" in shown
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["failures"]) == {"raft.*", "bbh.add"}
+    assert "could not be prepared" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_tasks_that_only_evaluate_are_never_supervised():
+    schemes = [SplitScheme("none"), *map(load_split_scheme, split_schemes())]
+    for scheme in schemes:
+        for benchmark in EVALUATION_ONLY:
+            card = TaskCard(f"{benchmark}.x", benchmark, "Summarization")
+            assert scheme.level(card) == "partially_held_out"
+    opt_iml = load_split_scheme("opt_iml")
+    assert opt_iml.level(TaskCard("opt_tasks.rte", "opt_tasks", "Textual Entailment")) == "fully_held_out"
+    assert opt_iml.level(TaskCard("opt_tasks.wic", "opt_tasks", "Word Semantics")) == "fully_held_out"
+
+
+def test_partial_scores_are_of_what_follows_the_referent(tmp_path):
+    """P(ending | context + referent), computed without the scorer from likelihoods of plain continuations."""
+    ranker = Ranker(small_model(tmp_path))
+    context, referents, ending = "they gave them", ["a cat", "the big dog"], "was here ."
+    whole = [f"{name} {ending}" for name in referents]
+    [found] = ranker.likelihoods([(context, whole)])
+    for name, likelihood in zip(referents, found, strict=True):
+        [[alone]] = ranker.likelihoods([(f"{context} {name}", [ending])])
+        assert likelihood.ending == pytest.approx(alone.text, abs=1e-3)
+        assert likelihood.ending > likelihood.text
+    [different] = ranker.likelihoods([(context, ["yes", "no"])])
+    assert all(np.isclose(likelihood.ending, likelihood.text) for likelihood in different)
+
+
+@pytest.mark.parametrize("field", ["tasks", "categories"])
+def test_empty_lists_are_refused(field):
+    with pytest.raises(InputError, match=field):
+        Suite(**{field: ()})
