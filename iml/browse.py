@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from iml import configuration
 from iml.bench.mixing import Mixture
 from iml.browser.catalogue import Catalogue
+from iml.browser.parts import counted
 from iml.browser.site import Site, Stream
 from iml.data.prompts import PromptFormat
 from iml.data.store import ExampleStore
@@ -75,6 +76,8 @@ def browse(
     loopback_address(host)
     store = ExampleStore(store_dir)
     vocabulary = None if vocabulary_dir is None else Vocabulary(os.fspath(vocabulary_dir))
+    if vocabulary:
+        vocabulary.encode("")  # Says now, not on every page, that its files are missing or damaged.
     catalogue = Catalogue(store, split_scheme)
     site = Site(
         catalogue,
@@ -87,11 +90,12 @@ def browse(
         packed_rows,
         most_characters,
     )
-    console.print(
-        f"{len(catalogue.tasks):,} tasks of {len(catalogue.families)} families in "
-        f"{len(catalogue.categories)} categories",
-        highlight=False,
+    parts = (
+        counted(len(catalogue.tasks), "task"),
+        counted(len(catalogue.families), "family", "families"),
+        counted(len(catalogue.categories), "category", "categories"),
     )
+    console.print("{} of {} in {}".format(*parts), highlight=False)
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)
         return

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from iml.browser import prompt_view
 from iml.browser.packed import COLOURS, PackedRow, Segment, bar_picture, mask_picture
+from iml.browser.parts import counted
 from iml.markup import Markup, tag
 
 
@@ -18,8 +19,8 @@ def packed_section(row: PackedRow, link: Callable[[str], Markup], most: int) -> 
     """
     title = f"Step {row.step}, lane {row.lane}"
     told = (
-        f"{len(row.segments)} documents take {row.used:,} of {row.length:,} positions "
-        f"({row.used / row.length:.1%}); {row.learnt:,} are learnt ({row.learnt / max(1, row.used):.1%})."
+        f"{counted(len(row.segments), 'document')} in {row.used:,} of {row.length:,} positions "
+        f"({row.used / row.length:.1%}); {row.learnt:,} learnt ({row.learnt / max(1, row.used):.1%})."
     )
     pictures = tag(
         "div",

@@ -19,6 +19,7 @@ from iml.browser.packed_view import packed_section
 from iml.browser.parts import (
     WITH_SCRIPT,
     categories_url,
+    counted,
     document,
     field,
     link,
@@ -88,9 +89,13 @@ def overview_page(catalogue: Catalogue) -> str:
         for name in catalogue.schemes
     ]
     head = ("tasks", "categories", "examples", "rows", *map(told, LEVELS))
+    told_tasks, told_categories = (
+        counted(len(tasks), "task"),
+        counted(len(catalogue.categories), "category", "categories"),
+    )
     parts = [
         tag("h1", "Tasks of the example store"),
-        tag("p", f"{len(tasks):,} tasks in {len(catalogue.categories):,} categories, as prepared in ",
+        tag("p", f"{told_tasks} in {told_categories}, as prepared in ",
             tag("code", str(catalogue.store.path)), class_="soft"),
         _search_form(""),
         tag("h2", "Families"),

@@ -77,6 +77,11 @@ def categories_url(root: str, scheme: str) -> str:
     return f"{root}categories/{quote(scheme, safe='')}.html"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun; the plural ends with s unless it is given."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def link(url: str, text: str) -> Markup:
     """A link to an address of this site."""
     return tag("a", text, href=url)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from iml.browser.instances import Instance, Piece, shorten
+from iml.browser.parts import counted
 from iml.markup import Markup, join, tag, void
 
 #: Characters of an answer, a candidate or a fact, and answers, that are shown.
@@ -55,7 +56,7 @@ def counts(read: int | None, learnt: int | None, truncated: int) -> Markup:
     """Token counts in words; nothing without a vocabulary."""
     if read is None or learnt is None:
         return Markup("")
-    told = f"{read + learnt:,} tokens: {read:,} read, {learnt:,} learnt"
+    told = f"{counted(read + learnt, 'token')}: {read:,} read, {learnt:,} learnt"
     if truncated:
         told += f"; {truncated:,} more cut off the head"
     return tag("p", told, class_="soft")
