@@ -41,12 +41,12 @@ def final_answer(prediction: str, references: Sequence[str]) -> float:
     """Whether the answer at which a prediction arrives is a reference, in any case.
 
     The answer is what follows the first "answer is" up to the end of its sentence, and without these words the
-    first line. Commas, quotation marks and backslashes do not count; other punctuation does, since there are
+    first line; a reference that is itself a chain of thought counts by its answer. Commas, quotation marks and backslashes do not count; other punctuation does, since there are
     answers of brackets alone. Where a reference is a letter in brackets the answer's letter decides, with or
     without brackets: "(B)", "B.", "(B) blue".
     """
     answer = _final_answer(prediction)
-    return 100.0 * any(_same_answer(answer, reference) for reference in references)
+    return 100.0 * any(_same_answer(answer, _final_answer(reference)) for reference in references)
 
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:

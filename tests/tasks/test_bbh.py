@@ -111,6 +111,8 @@ def test_reasoning_is_scored_by_its_answer(real_data):
         ('"ant, bee"', "ant bee", True),
         ("The answer is 3.5.", "3.5", True),
         ("-3", "3", False),
+        ("The answer is 18", "16 - 3 - 4 = 9, and 9 * 2 = 18. The answer is 18.", True),
+        ("9. The answer is 9", "16 - 3 - 4 = 9, and 9 * 2 = 18. The answer is 18.", False),
     ],
 )
 def test_final_answer(prediction, reference, right):
