@@ -71,6 +71,8 @@ def chatterbot(path: epath.Path) -> Iterator[tuple[str, Turns]]:
     except RecursionError as error:
         raise InputError("is nested too deeply", path=path) from error
     for number, turns in enumerate(field(content, "conversations", list, path), start=1):
+        # A dash forgotten in front of the first turn makes one text of a conversation.
+        turns = [turns] if isinstance(turns, str) else turns
         if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
             raise InputError(f"conversation {number} is no list of texts", path=path, field="conversations")
         yield str(number), turns
