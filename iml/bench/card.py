@@ -21,9 +21,6 @@ BENCHMARKS = (
     "reasoning",
 )
 
-#: Benchmarks that only evaluate: their tasks have no train split, whatever a split scheme says.
-EVALUATION_ONLY = ("mmlu", "bbh", "raft", "opt_tasks")
-
 #: Who wrote the instruction: for the whole task, into each instance, or a few keywords (paper, Table 1).
 InstructionLevel = Literal["task", "instance", "keywords"]
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from iml import configuration, evaluate
-from iml.bench.card import EVALUATION_ONLY, TaskCard
-from iml.bench.levels import SplitScheme, load_split_scheme, split_schemes
+from iml.bench.levels import load_split_scheme
 from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
 from iml.evaluation import requests
@@ -125,15 +124,22 @@ def test_what_is_missing_is_told_and_the_rest_is_run(tmp_path, store, capsys):
     assert "could not be prepared" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_tasks_that_only_evaluate_are_never_supervised():
-    schemes = [SplitScheme("none"), *map(load_split_scheme, split_schemes())]
-    for scheme in schemes:
-        for benchmark in EVALUATION_ONLY:
-            card = TaskCard(f"{benchmark}.x", benchmark, "Summarization")
-            assert scheme.level(card) == "partially_held_out"
-    opt_iml = load_split_scheme("opt_iml")
-    assert opt_iml.level(TaskCard("opt_tasks.rte", "opt_tasks", "Textual Entailment")) == "fully_held_out"
-    assert opt_iml.level(TaskCard("opt_tasks.wic", "opt_tasks", "Word Semantics")) == "fully_held_out"
+def test_the_validation_suite_is_the_split_schemes():
+    suite = suite_of(next(path for path in FILES if path.stem == "opt_iml_validation"))
+    assert set(suite.tasks) == set(load_split_scheme("opt_iml").validation_tasks)
+
+
+def test_the_super_ni_suite_is_the_split_schemes(real_data):
+    """Official test tasks of the suite's categories, by the real files, are those that the scheme tests."""
+    suite = suite_of(next(path for path in FILES if path.stem == "super_ni"))
+    home, prefix = real_data / "super_natural_instructions", "super_natural_instructions."
+    official = set((home / "splits" / "default" / "test_tasks.txt").read_text().split())
+    records = {path.stem: json.loads(path.read_bytes()) for path in (home / "tasks").glob("*.json")}
+    fitting = {name for name in official & set(records) if records[name]["Categories"][0] in suite.categories}
+    asked = fitting - {name.removeprefix(prefix) for name in suite.exclude}
+    scheme = load_split_scheme("opt_iml").test_tasks
+    tested = {name.removeprefix(prefix) for name in scheme if name.startswith(prefix)}
+    assert asked == tested & set(records) and len(tested) == 44
 
 
 def test_partial_scores_are_of_what_follows_the_referent(tmp_path):
