@@ -179,7 +179,12 @@ def train(
     device_mesh = mesh_lib.make_mesh(mesh)
     step_lib.check_batch_size(batch_size, microbatches, device_mesh)
     rows = partition.shard_batch(device_mesh)
-    network = OPT(model, constrain=lambda x: jax.lax.with_sharding_constraint(x, rows))
+    network = OPT(
+        model,
+        constrain=lambda x: jax.lax.with_sharding_constraint(x, rows),
+        spread=partition.spread_attention(device_mesh),
+        platform=device_mesh.devices.flat[0].platform,
+    )
     layout = step_lib.lay_out(
         network, optimizer_lib.make_optimizer(optimizer, steps, network.logical_axes()), rules, device_mesh
     )

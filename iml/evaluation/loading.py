@@ -125,7 +125,9 @@ def load_model(
         )
     if dtype is not None:
         config = dataclasses.replace(config, dtype=dtype)
-    opt = OPT(config)
+    # What the model was trained with may not run here.
+    config = dataclasses.replace(config, attention="auto")
+    opt = OPT(config, spread=partition.spread_attention(mesh), platform=mesh.devices.flat[0].platform)
     rules = rules or partition.PartitionRules()
     shardings = partition.shard_params(opt.abstract_params(), opt.logical_axes(), rules, mesh)
     return LoadedModel(

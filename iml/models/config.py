@@ -36,7 +36,8 @@ class OPTConfig:
       dtype: what activations and matrix products are in; layer norms, softmax and logits are float32.
       param_dtype: what the parameters are kept in.
       remat: what the backward pass recomputes: "none", "full" (each layer) or "dots" (all but products).
-      attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`.
+      attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`, or "auto" for
+        the best one where it runs.
       init_std: standard deviation of fresh weights.
     """
 
@@ -55,7 +56,7 @@ class OPTConfig:
     dtype: str = "bfloat16"
     param_dtype: str = "float32"
     remat: str = "none"
-    attention: str = "xla"
+    attention: str = "auto"
     init_std: float = 0.02
 
     def __post_init__(self):

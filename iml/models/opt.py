@@ -7,6 +7,7 @@ arrays. Architecture after transformers' `modeling_opt` and metaseq's decoder (a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from iml.models.attention import check_implementation, document_attention, dropout, masked_attention
+from iml.models import attention
+from iml.models.attention import document_attention, dropout, masked_attention
 from iml.models.config import POSITION_OFFSET, OPTConfig
 
 #: A nested dict; leaves are arrays, shapes or tuples of axis names.
@@ -132,18 +134,32 @@ class OPT:
     """The model as pure functions of its parameters.
 
     Attributes:
-      config: the model's shape.
+      config: the model's shape, its `attention` resolved.
 
     Args:
       config: the model's shape.
       constrain: applied to the hidden states [batch, length, embed] after the embeddings and after each
         layer; the place for a sharding constraint.
+      spread: makes of an attention kernel, which needs whole arrays, one for arrays on a mesh.
+      platform: where it is to run, "cpu", "gpu" or "tpu"; None for where JAX runs by default.
+
+    Raises:
+      InputError: the configuration's attention does not run there.
     """
 
-    def __init__(self, config: OPTConfig, constrain: Callable[[Array], Array] | None = None):
-        check_implementation(config.attention)
-        self.config = config
+    def __init__(
+        self,
+        config: OPTConfig,
+        constrain: Callable[[Array], Array] | None = None,
+        spread: Callable[[attention.DocumentAttention], attention.DocumentAttention] | None = None,
+        platform: str | None = None,
+    ):
+        resolved = attention.resolve(
+            config.attention, platform or jax.default_backend(), config.attention_dropout
+        )
+        self.config = dataclasses.replace(config, attention=resolved)
         self._constrain = constrain or (lambda x: x)
+        self._spread = spread or (lambda attend: attend)
         # Graphs without arrays: merged with parameters they are modules again.
         self._ends_graph, _ = nnx.split(nnx.eval_shape(lambda: Ends(config, nnx.Rngs(0))))
         self._layer_graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0))))
@@ -219,6 +235,7 @@ class OPT:
                     implementation=config.attention,
                     dropout_rate=config.attention_dropout,
                     dropout_key=attention_key,
+                    spread=self._spread,
                 )
                 return mixed, None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from iml.errors import InputError
@@ -55,13 +56,14 @@ class MeshConfig:
         return resolved
 
 
-def make_mesh(config: MeshConfig) -> jax.sharding.Mesh:
-    """The mesh over all devices of all processes.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh over all devices of all processes, or over those given.
 
     The axes are `Auto` on purpose: the model is written without shardings, and the compiler carries those of
     parameters and batch through it (newer JAX would otherwise make them `Explicit`).
     """
     import jax
 
-    sizes = config.sizes(jax.device_count())
-    return jax.make_mesh(sizes, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))
+    sizes = config.sizes(jax.device_count() if devices is None else len(devices))
+    types = (jax.sharding.AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)

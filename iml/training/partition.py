@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,6 +45,21 @@ def shard_params(abstract: Any, axes: Any, rules: PartitionRules, mesh: Mesh) ->
 def shard_batch(mesh: Mesh) -> NamedSharding:
     """The sharding of every array of a batch: rows over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def spread_attention(mesh: Mesh) -> Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]:
+    """Makes of an attention kernel one that runs on each device's own rows and heads.
+
+    What it makes takes query, key and value [batch, length, heads, head_dim] and segment ids [batch, length].
+    """
+    heads = PartitionSpec(BATCH_AXES, None, "tensor", None)
+    specs = (heads, heads, heads, PartitionSpec(BATCH_AXES))
+
+    def spread(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        # Kernels do not say over which axes their results vary, which the check would ask for.
+        return jax.shard_map(attend, mesh=mesh, in_specs=specs, out_specs=heads, check_vma=False)
+
+    return spread
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
