@@ -298,8 +298,8 @@ def _excerpts(
         if not size:  # It stands in the training task's instruction.
             left, right, size = contamination.common_text(body(asked), learnt.instruction, one.words)
         sides = {
-            "eval": {"split": SPLITS[one.split], "uid": asked.uid, "text": left},
-            "train": {"split": "train", "uid": learnt.uid, "text": right},
+            "eval": {"split": SPLITS[one.split], "uid": asked.uid, "text": list(left)},
+            "train": {"split": "train", "uid": learnt.uid, "text": list(right)},
         }
         excerpts.append({"words": size, "ngrams": one.grams, **sides})
     return excerpts

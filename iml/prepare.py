@@ -23,7 +23,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from etils import epath
@@ -153,6 +153,7 @@ def prepare(
     console.print(
         f"{len(entries)} tasks in {store_dir}, {reused} of them unchanged; {time.monotonic() - began:.0f} s",
         highlight=False,
+        soft_wrap=True,
     )
     return entries
 
@@ -256,16 +257,16 @@ def _write(name: str, store_dir: str, without: Without) -> Outcome:
 
     splits, files, _ = seqio_bridge.describe_source(name)
     examples = {
-        split: (
-            example
-            for example in _examples(name, split, files)
-            if split != "train" or example.uid not in without.train_uids
-        )
+        split: _kept(_examples(name, split, files), without.train_uids if split == "train" else frozenset())
         for split in splits
         if split == "train" or not without.evaluation
     }
     entry = store.write_task(store_dir, registry.card(name), examples, _fingerprint(name, without))
     return Outcome(name, entry)
+
+
+def _kept(examples: Iterable[Example], left_out: frozenset[str]) -> Iterator[Example]:
+    return (example for example in examples if example.uid not in left_out)
 
 
 def _told_if_failed(name: str, act: Callable[..., Outcome | None], *arguments: Any) -> Outcome | None:

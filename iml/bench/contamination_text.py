@@ -43,8 +43,20 @@ def _ascii_table() -> np.ndarray:
 
 
 _TABLE = _ascii_table()
-#: A fixed random number for each byte, so that similar words do not have similar hashes.
-_VALUES = np.random.default_rng(13).integers(0, 1 << 64, 256, np.uint64)
+
+
+def _byte_values() -> np.ndarray:
+    """A fixed number for each byte that looks random (splitmix64), the same with every version of NumPy."""
+    values = []
+    for byte in range(1, 257):
+        value = byte * _MULTIPLIER % (1 << 64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            value = (value ^ value >> shift) * factor % (1 << 64)
+        values.append(value)
+    return np.asarray(values, np.uint64)
+
+
+_VALUES = _byte_values()
 
 
 class _Folding(dict):
