@@ -28,6 +28,7 @@ from typing import Any, Self
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from iml.bench.card import Example, TaskCard
+from iml.bench.statistics import WORDS, Lengths, count_words
 from iml.errors import InputError
 
 FORMAT = 1
@@ -51,14 +52,24 @@ class SplitInfo:
       rows: records in the file; each rendering of an example is a row.
       examples: underlying examples (distinct uids); mixing weights count these.
       templates: ids of the templates that occur, sorted; () for a task without templates.
+      lengths: by unit, the lengths of the rows' prompts: in words, and in the tokens of any vocabulary that
+        they were measured with.
     """
 
     rows: int
     examples: int
     templates: tuple[str, ...] = ()
+    lengths: Mapping[str, Lengths] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"rows": self.rows, "examples": self.examples, "templates": list(self.templates)}
+        lengths = {unit: dataclasses.astuple(sums) for unit, sums in self.lengths.items()}
+        templates = list(self.templates)
+        return {"rows": self.rows, "examples": self.examples, "templates": templates, "lengths": lengths}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        lengths = {unit: Lengths(*sums) for unit, sums in record.get("lengths", {}).items()}
+        return cls(record["rows"], record["examples"], tuple(record["templates"]), lengths)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,10 +86,7 @@ class TaskEntry:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        splits = {
-            split: SplitInfo(info["rows"], info["examples"], tuple(info["templates"]))
-            for split, info in record["splits"].items()
-        }
+        splits = {split: SplitInfo.from_json(info) for split, info in record["splits"].items()}
         return cls(TaskCard.from_json(record["card"]), splits, record["fingerprint"])
 
 
@@ -216,10 +224,14 @@ def write_task(
     card: TaskCard,
     splits: Mapping[str, Iterable[Example]],
     fingerprint: str,
+    underlying: Mapping[str, int] = MappingProxyType({}),
 ) -> TaskEntry:
     """Writes a task's splits; the folder appears complete or not at all. Empty splits are left out.
 
     A reader of the store sees the task only once `write_index` has named it.
+
+    Args:
+      underlying: by split, how many underlying examples its rows stand for, where not every one has a row.
 
     Raises:
       InputError: the task has no examples, a bad name, or one uid and template twice in a split; or
@@ -239,7 +251,11 @@ def write_task(
             split: _write_split(temporary / f"{split}.array_record", examples)
             for split, examples in splits.items()
         }
-        infos = {split: info for split, info in infos.items() if info.rows}
+        infos = {
+            split: dataclasses.replace(info, examples=underlying.get(split, info.examples))
+            for split, info in infos.items()
+            if info.rows
+        }
         if not infos:
             raise InputError(f"task {card.name} has no examples")
         entry = TaskEntry(card, infos, fingerprint)
@@ -293,6 +309,7 @@ def hash_strings(*parts: str) -> str:
 def _write_split(file: pathlib.Path, examples: Iterable[Example]) -> SplitInfo:
     """Writes one file; none if there are no examples."""
     uids, templates, seen = set(), set(), set()
+    total = squares = 0
     writer = None
     try:
         for example in examples:
@@ -302,6 +319,8 @@ def _write_split(file: pathlib.Path, examples: Iterable[Example]) -> SplitInfo:
             seen.add(key)
             uids.add(example.uid)
             templates.add(example.template)
+            length = count_words(example)
+            total, squares = total + length, squares + length * length
             if writer is None:
                 writer = ArrayRecordWriter(os.fspath(file), _WRITER_OPTIONS)
             _checked_write(writer.write, file, example.encode())
@@ -309,7 +328,8 @@ def _write_split(file: pathlib.Path, examples: Iterable[Example]) -> SplitInfo:
         if writer is not None:
             # Closing flushes: it is where a full disk shows.
             _checked_write(writer.close, file)
-    return SplitInfo(len(seen), len(uids), tuple(sorted(templates - {""})))
+    lengths = {WORDS: Lengths(len(seen), total, squares)}
+    return SplitInfo(len(seen), len(uids), tuple(sorted(templates - {""})), lengths)
 
 
 def _checked_write(function, file: pathlib.Path, *arguments) -> None:

@@ -43,7 +43,9 @@ def test_what_is_written_is_read(tmp_path):
     store.write_index(tmp_path, {CARD.name: entry}, {"own.bad": "line 3: broken"})
     opened = store.ExampleStore(tmp_path)
     assert opened.tasks == {CARD.name: entry} and opened.failures == {"own.bad": "line 3: broken"}
-    assert entry.card == CARD and entry.splits == {"train": store.SplitInfo(201, 201, ("t1",))}
+    info = entry.splits["train"]
+    assert entry.card == CARD and list(entry.splits) == ["train"]
+    assert (info.rows, info.examples, info.templates) == (201, 201, ("t1",))
     assert opened.read_many(CARD.name, "train", range(201)) == ROWS
     assert opened.read_many(CARD.name, "train", [7, 0, 7]) == [ROWS[7], AWKWARD, ROWS[7]]
     assert opened.read_many(CARD.name, "train", []) == []
@@ -57,7 +59,8 @@ def test_what_is_written_is_read(tmp_path):
 def test_renderings_of_an_example_are_rows_but_not_examples(tmp_path):
     rows = [Example(str(i), f"{t} {i}", "x", template=t) for i in range(5) for t in ("b", "a", "c")]
     entry = store.write_task(tmp_path, CARD, {"train": rows}, "0" * 32)
-    assert entry.splits["train"] == store.SplitInfo(15, 5, ("a", "b", "c"))
+    info = entry.splits["train"]
+    assert (info.rows, info.examples, info.templates) == (15, 5, ("a", "b", "c"))
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):
