@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from iml.bench.categories import with_broader
 from iml.bench.levels import LEVELS
 from iml.browser import prompt_view
 from iml.browser.catalogue import Catalogue, Task
@@ -169,6 +170,7 @@ def tasks_page(catalogue: Catalogue) -> str:
         tag("noscript", tag("p", "Search and filters need JavaScript; the table holds all tasks.")),
         tag("p", f"{len(rows):,} tasks", id="count", role="status"),
         table("Tasks", head, rows, id="tasks"),
+        tag("button", "Show all", type="button", id="more", hidden=True),
         tag("script", catalogue.search_index(), type="application/json", id="index"),
         tag("script", src="tasks.js", defer=True),
     ]
@@ -193,15 +195,22 @@ def task_page(
         tag("h1", name),
         tag("h2", "Card"),
         _card(task),
-        table("Splits", ("split", "examples", "rows", "templates"), [
-            table_row(split, info.examples, info.rows, _templates(info.templates))
-            for split, info in task.splits.items()
-        ]),
-        table("Levels", ("split scheme", "level"), [
-            table_row(link(categories_url("../", scheme), scheme), told(level))
-            for scheme, level in task.levels.items()
-        ]),
+        tag("div",
+            table("Splits", ("split", "examples", "rows", "templates"), [
+                table_row(split, info.examples, info.rows, len(info.templates) or "–")
+                for split, info in task.splits.items()
+            ]),
+            table("Levels", ("split scheme", "level", "used for"), [
+                table_row(link(categories_url("../", name), name), told(task.levels[name]),
+                          ", ".join(scheme.sets(task.card)) or "–")
+                for name, scheme in catalogue.schemes.items()
+            ]),
+            class_="side"),
     ]  # fmt: skip
+    templates = sorted({name for info in task.splits.values() for name in info.templates})
+    if templates:
+        names = tag("ul", *(tag("li", name) for name in templates))
+        parts.append(tag("details", tag("summary", counted(len(templates), "template")), names))
     if task.definition:
         title = "Definition" if task.card.instruction_level == "task" else "Beginning of the first row"
         parts += [tag("h2", title), tag("p", task.definition, class_="definition")]
@@ -254,7 +263,7 @@ def _card(task: Task) -> Markup:
     card = task.card
     facts: dict[str, str] = {
         "Family": card.benchmark,
-        "Category": card.category,
+        "Category": ", a kind of ".join(with_broader(card.category)),
         "Instruction": f"by {card.instruction_level}",
         "Data set": card.source,
         "Part of": card.parent,
@@ -271,11 +280,6 @@ def _search_form(root: str) -> Markup:
     box = void("input", type="search", id="q", name="q", placeholder=_SEARCH_HINT)
     return tag("form", field("search", box), tag("button", "Search"), class_="fields", method="get",
                action=f"{root}tasks.html", role="search")  # fmt: skip
-
-
-def _templates(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:12])
-    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown
 
 
 def _of(task: Task, family: str) -> bool:

@@ -58,7 +58,7 @@ def test_search_and_filters_in_a_browser(browser, root):
         browser.run("return document.querySelector('tr:not([hidden]) .snippet mark').textContent") == "parity"
     )
     assert browser.run("return document.getElementById('count').textContent") == "1 of 3 tasks"
-    browser.open(f"{root}tasks.html?q=owned")
+    browser.open(f"{root}tasks.html?q=owned&length=1&level=none&__proto__=x")
     assert browser.run(shown) == [EVIL]
     assert "<script>" in browser.run("return document.querySelector('tr:not([hidden]) .snippet').textContent")
     assert browser.run("return window.owned ?? null") is None
@@ -106,6 +106,11 @@ def test_many_tasks_are_exported_and_searched_quickly(browser, site, tmp_path):
     size = export(many, tmp_path / "pages")
     assert size < 60e6 and len(list(pathlib.Path(tmp_path / "pages" / "task").iterdir())) == 1700
     browser.open(f"{(tmp_path / 'pages').as_uri()}/tasks.html")
+    visible = "return document.querySelectorAll('#tasks tbody tr:not([hidden])').length"
+    assert browser.run(visible) == 200
+    browser.click("#more")
+    assert browser.run(visible) == 1700
+    assert browser.run("return document.activeElement.textContent") == sorted(tasks)[200]
     took = browser.run(
         "const start = performance.now(); form.elements.q.value = 'task_169'; "
         "form.dispatchEvent(new Event('input')); document.body.offsetHeight; return performance.now() - start"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -109,8 +110,22 @@ def test_counts_and_levels(site):
     for scheme in site.catalogue.schemes:
         assert sum(site.catalogue.levels(scheme, list(site.catalogue.tasks.values())).values()) == 3
         assert "Question Answering" in site.page(f"categories/{scheme}.html", {})
-    levels = site.catalogue.tasks[RANKED].levels
-    assert levels["opt_iml_max"] == "supervised"
+    assert site.catalogue.tasks[RANKED].levels["opt_iml_max"] == "supervised"
+
+
+def test_the_chosen_split_scheme_stands_first(site, tmp_path):
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps({"name": "own", "levels_by_task": {PLAIN: "partially_held_out"}}))
+    for scheme, name in (("flan_leave_one_out:sentiment", "flan_leave_one_out:sentiment"), (file, "own")):
+        other = dataclasses.replace(site, catalogue=Catalogue(site.catalogue.store, str(scheme)))
+        assert next(iter(other.catalogue.schemes)) == name and f"categories/{name}.html" in other.addresses()
+        assert name in Page(other.page(f"categories/{name}.html", {})).text
+    cells = Page(other.page(f"task/{PLAIN}.html", {})).text
+    assert "ownpartially held outvalidation, test" in cells
+    (tmp_path / "bad.json").write_text(json.dumps({"name": "../own"}))
+    with pytest.raises(InputError, match="cannot be the name of a page"):
+        bad = Catalogue(site.catalogue.store, str(tmp_path / "bad.json"))
+        bad.search_index()
 
 
 def test_the_search_index_survives_its_place_in_a_page(site):
@@ -149,7 +164,7 @@ def test_the_export_is_bounded_and_replaces_itself_alone(site, exported, tmp_pat
         for name, attributes in Page(path.read_text(encoding="utf-8")).elements:
             address = attributes.get("href" if name in ("a", "link") else "src", "").partition("?")[0]
             if address and not address.startswith(("https:", "#")):
-                assert (path.parent / address.replace("%3A", ":")).exists(), (path, address)
+                assert (path.parent / unquote(address)).exists(), (path, address)
     copy = shutil.copytree(exported, tmp_path / "pages")
     (copy / "task" / "gone.html").touch()
     export(site, copy)

@@ -4,22 +4,24 @@
 const form = document.getElementById("filter");
 const count = document.getElementById("count");
 const index = JSON.parse(document.getElementById("index").textContent);
+const more = document.getElementById("more");
+const FIELDS = ["q", "family", "category", "scheme", "level"];
+// Characters of a definition around what was found.
 const SNIPPET = 160;
+// Rows of the table until more are asked for: laying out thousands would make every keystroke wait.
+const ROWS = 200;
+let limit = ROWS;
 
 // One entry a row of the table, in the same order as the index.
 const tasks = Array.from(document.querySelectorAll("#tasks tbody tr"), (row, i) => {
   const [definition, source, levels] = index.tasks[i];
-  const [name, family, category, level] = Array.from(row.cells, (cell) => cell.textContent);
+  const [name, family, category] = Array.from(row.cells, (cell) => cell.textContent);
   const words = [name, category, family, source, definition].join("\n").toLowerCase();
-  return { row, family, category, level, definition, levels, words, lower: definition.toLowerCase() };
+  return { row, family, category, definition, levels, words, lower: definition.toLowerCase() };
 });
 
 function chosen() {
-  const values = {};
-  for (const name of ["q", "family", "category", "scheme", "level"]) {
-    values[name] = form.elements[name].value;
-  }
-  return values;
+  return Object.fromEntries(FIELDS.map((name) => [name, form.elements[name].value]));
 }
 
 // The definition around the first word that was searched for, with that word marked.
@@ -39,24 +41,27 @@ function snippet(task, terms) {
 }
 
 function update() {
-  const { q, family, category, scheme, level } = chosen();
-  const terms = q.toLowerCase().split(/\s+/).filter(Boolean);
-  const place = index.schemes.indexOf(scheme);
-  let shown = 0;
+  const wanted = chosen();
+  const terms = wanted.q.toLowerCase().split(/\s+/).filter(Boolean);
+  const place = index.schemes.indexOf(wanted.scheme);
+  let fitting = 0;
   for (const task of tasks) {
-    const fits = (!family || task.family === family) && (!category || task.category === category) &&
-      (!level || task.levels[place] === level) && terms.every((word) => task.words.includes(word));
-    task.row.hidden = !fits;
-    if (!fits) continue;
-    shown += 1;
+    const fits = (!wanted.family || task.family === wanted.family) &&
+      (!wanted.category || task.category === wanted.category) &&
+      (!wanted.level || task.levels[place] === wanted.level) && terms.every((word) => task.words.includes(word));
+    if (fits) fitting += 1;
+    task.row.hidden = !fits || fitting > limit;
+    if (task.row.hidden) continue;
     const cells = task.row.cells;
-    const told = task.levels[place].replaceAll("_", " ");
-    if (cells[3].textContent !== told) cells[3].textContent = told;
+    const level = task.levels[place].replaceAll("_", " ");
+    if (cells[3].textContent !== level) cells[3].textContent = level;
     cells[0].querySelector(".snippet")?.remove();
     const line = terms.length ? snippet(task, terms) : null;
     if (line) cells[0].append(line);
   }
-  count.textContent = `${shown.toLocaleString("en")} of ${tasks.length.toLocaleString("en")} tasks`;
+  const told = `${fitting.toLocaleString("en")} of ${tasks.length.toLocaleString("en")} tasks`;
+  count.textContent = fitting > limit ? `${told}; the first ${limit} are shown` : told;
+  more.hidden = fitting <= limit;
 }
 
 // The address holds what was chosen, so that it can be kept and sent.
@@ -69,13 +74,21 @@ function remember() {
   }
 }
 
-for (const [name, value] of new URLSearchParams(location.search)) {
+const asked = new URLSearchParams(location.search);
+for (const name of FIELDS) {
   const field = form.elements[name];
-  if (!field) continue;
-  if (field.tagName === "SELECT" && !Array.from(field.options).some((option) => option.value === value)) continue;
-  field.value = value;
+  const known = field.options && Array.from(field.options, (option) => option.value);
+  if (asked.has(name) && (!known || known.includes(asked.get(name)))) field.value = asked.get(name);
 }
-form.addEventListener("input", update);
+form.addEventListener("input", () => { limit = ROWS; update(); });
+more.addEventListener("click", () => {
+  limit = Infinity;
+  update();
+  // The button is gone; whoever pressed it goes on where the list grew.
+  tasks.filter((task) => !task.row.hidden)[ROWS].row.querySelector("a").focus();
+});
 form.addEventListener("change", remember);
 form.addEventListener("submit", (event) => { event.preventDefault(); remember(); });
+// A browser that goes back fills the fields in after all this has run.
+window.addEventListener("pageshow", update);
 update();
