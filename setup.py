@@ -9,6 +9,9 @@ DATA = [
     "jinja2>=3.1",
     "pyyaml>=6",
 ]
+# Beam wants protobuf before 7; the code that sentencepiece 0.2.3 has had generated refuses that, without saying so
+# in its requirements.
+BEAM = ["apache-beam>=2.77,<3", "sentencepiece<0.2.3"]
 TEST = [
     "hypothesis>=6",
     "pytest>=8",
@@ -43,5 +46,5 @@ setup(
         "tensorboardX>=2.6",
         "tokenizers>=0.20",
     ],
-    extras_require={"data": DATA, "test": TEST, "dev": DATA + TEST},
+    extras_require={"data": DATA, "beam": BEAM, "test": TEST, "dev": DATA + TEST},
 )
