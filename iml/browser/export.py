@@ -28,7 +28,7 @@ def export(site: Site, path: str | os.PathLike[str], advance: Callable[[], None]
       InputError: the folder holds something else.
       OSError: the disk is full or not writable; an earlier export stays.
     """
-    target = pathlib.Path(path).absolute()
+    target = pathlib.Path(path).resolve()
     if target.exists() and not (
         target.is_dir() and ((target / _MARKER).exists() or not any(target.iterdir()))
     ):

@@ -62,6 +62,14 @@ class Browser:
             "POST", f"{self._session}/actions", {"actions": [{"type": "key", "id": "k", "actions": actions}]}
         )
 
+    def emulate(self, width: int, scheme: str) -> None:
+        """Shows pages at a width, in pixels, and in the "light" or "dark" scheme from now on."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        scheme = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        commands = {"Emulation.setDeviceMetricsOverride": size, "Emulation.setEmulatedMedia": scheme}
+        for command, parameters in commands.items():
+            _call("POST", f"{self._session}/goog/cdp/execute", {"cmd": command, "params": parameters})
+
     def errors(self) -> list[str]:
         """What the console has said since the last call: refused scripts, failed requests, exceptions."""
         return [entry["message"] for entry in _call("POST", f"{self._session}/se/log", {"type": "browser"})]

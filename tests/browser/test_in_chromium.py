@@ -86,16 +86,25 @@ def test_token_boundaries_by_keyboard(browser, root):
     browser.open(f"{root}index.html")
     browser.press("\ue004", "\ue007")
     assert browser.run("return document.activeElement.id") == "main"
-    for path in ("index.html", "tasks.html", "packing.html", f"task/{PLAIN}.html"):
-        browser.open(root + path)
-        assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-        levels = browser.run(
-            "return Array.from(document.querySelectorAll('h1,h2,h3,h4,h5'), (h) => +h.tagName[1])"
-        )
-        assert levels[0] == 1 and levels.count(1) == 1
-        assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-        unnamed = "return Array.from(document.querySelectorAll('input,select'), (e) => e.labels.length)"
-        assert 0 not in browser.run(unnamed)
+
+
+def test_pages_fit_narrow_and_wide_light_and_dark(browser, root):
+    for width, scheme, background in (
+        (360, "dark", "rgb(20, 23, 27)"),
+        (1280, "light", "rgb(255, 255, 255)"),
+    ):
+        browser.emulate(width, scheme)
+        for path in ("index.html", "tasks.html", "packing.html", f"task/{PLAIN}.html", f"task/{EVIL}.html"):
+            browser.open(root + path)
+            state = browser.run(
+                "return {width: document.documentElement.scrollWidth, unnamed: Array.from("
+                "document.querySelectorAll('input, select'), (e) => e.labels.length).includes(0), "
+                "background: getComputedStyle(document.body).backgroundColor, "
+                "headings: Array.from(document.querySelectorAll('h1,h2,h3,h4,h5'), (h) => +h.tagName[1])}"
+            )
+            assert state["width"] <= width and state["background"] == background and not state["unnamed"]
+            assert state["headings"].count(1) == 1 and state["headings"][0] == 1
+            assert all(after <= before + 1 for before, after in itertools.pairwise(state["headings"]))
 
 
 @pytest.mark.slow
