@@ -27,7 +27,7 @@ BENCHMARK = "pretraining"
 #: Characters of a piece by default: about the 2,048 tokens of a training row, at four characters a token.
 MAX_CHARS = 8000
 
-_TITLE = re.compile(r"^ = [^=].* = $")
+_TITLE = re.compile(r" = [^=].* = *$")
 _NOT_IN_NAMES = re.compile(r"[^\w:#]")
 
 
@@ -43,13 +43,14 @@ def lines(path: epath.Path) -> Iterator[tuple[str, str]]:
 
 
 def articles(path: epath.Path) -> Iterator[tuple[str, str]]:
-    """WikiText: an article begins at its title, ` = Title = `; headings within it have more signs."""
-    place, held = "1", []
+    """WikiText: an article begins at its title, ` = Title = ` after a blank line; headings have more signs."""
+    place, held, last = "1", [], 0
     for number, line in files.lines(path):
-        if _TITLE.match(line.rstrip() + " ") and held:
+        if held and number > last + 1 and _TITLE.match(line):
             yield place, "\n".join(held)
             place, held = str(number), []
         held.append(line.strip())
+        last = number
     if held:
         yield place, "\n".join(held)
 
