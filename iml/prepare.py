@@ -23,7 +23,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from etils import epath
@@ -31,22 +31,28 @@ from etils import epath
 from iml import configuration
 from iml.beam import Beam, map_items
 from iml.bench import contamination_decisions, registry
-from iml.bench.card import BENCHMARKS, Example
+from iml.bench.card import Example
 from iml.bench.contamination_decisions import LeaveOut, Without
+from iml.bench.levels import load_split_scheme
+from iml.bench.statistics import WORDS, statistics
 from iml.data import store
+from iml.data.measuring import measure, token_unit
+from iml.data.taking import MAX_EXAMPLES, Take, caps_by_benchmark, take_split
+from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
+from iml.statistics_page import print_statistics, write_statistics
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: Changes whenever the same files would be written differently.
-_VERSION = 1
+_VERSION = 2
 #: Tasks handed to a process at once.
 _CHUNK = 8
 #: Failures that the summary tells of one by one.
 _SHOWN = 20
-#: Nothing of a task is left out.
-_ALL = Without()
+#: All of a task.
+_ALL = Take()
 #: Held while a worker registers its tasks; a runner may call from several threads.
 _LOADING = threading.Lock()
 
@@ -77,7 +83,12 @@ def prepare(
     tasks: Sequence[str] = ("*",),
     processes: int = 0,
     strict: bool = False,
+    max_examples: Mapping[str, int] | int | None = MAX_EXAMPLES,
+    train_prompts: str = "all",
+    seed: int = 1234,
     decisions: str = "",
+    split_scheme: str = "opt_iml",
+    vocabulary_dir: str = "",
     beam: Beam | None = None,
     dry_run: bool = False,
 ) -> Mapping[str, store.TaskEntry]:
@@ -90,12 +101,20 @@ def prepare(
       tasks: patterns of the names of the tasks to prepare.
       processes: how many prepare at the same time; 0 for one a processor.
       strict: end with an error if any task had to be left out.
+      max_examples: training examples of a task that are kept, at most: by benchmark, "*" for those not named,
+        or one number for all; None for no cap. The default is the paper's.
+      train_prompts: "all" stores every rendering of a training example; "pooled" only as many as there are
+        examples, drawn from the pool of all.
+      seed: seed of both choices.
       decisions: a decision file of iml.contaminate; what it drops is left out.
+      split_scheme: name or path of the scheme whose sets the closing table counts.
+      vocabulary_dir: a vocabulary's folder; then the table counts prompt lengths in its tokens, else in words.
       beam: prepare as a pipeline of Apache Beam instead of in processes of this machine.
       dry_run: print what would be prepared.
 
     Returns:
-      The store's tasks by name.
+      The store's tasks by name. The store also holds the closing table as statistics.json and
+      statistics.html.
 
     Raises:
       InputError: a module cannot be imported, none finds files, no task is left, or the disk is full; under
@@ -115,10 +134,16 @@ def prepare(
     names = [name for name in names if name not in dropped]
     if not names:
         raise InputError("the decisions leave out every task", path=decisions)
+    scheme = load_split_scheme(split_scheme)
+    caps = caps_by_benchmark(max_examples, map(_benchmark, registry.names()))
+    takes = {
+        name: Take(caps(_benchmark(name)), train_prompts, seed, leave_out.parts.get(name, Without()))
+        for name in names
+    }
     processes = max(1, min(processes or os.cpu_count() or 1, -(-len(names) // _CHUNK)))
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)
-        counts = collections.Counter(name.partition(".")[0] for name in names)
+        counts = collections.Counter(map(_benchmark, names))
         for benchmark, count in counts.items():
             console.print(f"would prepare {count} tasks of {benchmark}, in {processes} processes")
         return {}
@@ -126,9 +151,7 @@ def prepare(
     try:
         with _progress(console) as bar:
             line = bar.add_task("preparing", total=len(names))
-            for outcome in _prepare_all(
-                names, store_dir, task_modules, data_dir, processes, leave_out.parts, beam
-            ):
+            for outcome in _prepare_all(takes, store_dir, task_modules, data_dir, processes, beam):
                 outcomes[outcome.name] = outcome
                 bar.advance(line)
         entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
@@ -142,14 +165,22 @@ def prepare(
                 f"{len(failures)} tasks failed, {name} for one: {reason}",
                 remedy="Without prepare.strict they would be left out",
             )
+        unit = WORDS
+        if vocabulary_dir:
+            vocabulary = Vocabulary(vocabulary_dir)
+            unit = token_unit(vocabulary)
+            entries = {name: measure(store_dir, entry, vocabulary) for name, entry in entries.items()}
         failures = {**failures, **dropped}
         store.write_index(store_dir, entries, failures)
+        found = statistics(entries.values(), scheme, unit)
+        write_statistics(store_dir, found)
     except OSError as error:
         raise InputError(
             f"the store cannot be written ({error})", path=store_dir, remedy="Is the disk full?"
         ) from error
     reused = sum(outcome.reused for outcome in outcomes.values())
-    _summarise(console, entries, failures)
+    print_statistics(console, found)
+    _tell_failures(console, failures)
     console.print(
         f"{len(entries)} tasks in {store_dir}, {reused} of them unchanged; {time.monotonic() - began:.0f} s",
         highlight=False,
@@ -208,26 +239,26 @@ def _import_register(name: str) -> Callable[[str], None]:
     return register
 
 
-def prepare_task(name: str, store_dir: str, without: Without = _ALL) -> Outcome:
+def prepare_task(name: str, store_dir: str, take: Take = _ALL) -> Outcome:
     """Prepares one registered task, unless the store holds it already; a task that cannot be read is told of.
 
     Args:
-      without: what of it is left out.
+      take: what of it is prepared.
 
     Raises:
       OSError: the disk is full or not writable.
     """
-    return find_prepared(name, store_dir, without) or _told_if_failed(name, _write, store_dir, without)
+    return find_prepared(name, store_dir, take) or _told_if_failed(name, _write, store_dir, take)
 
 
-def find_prepared(name: str, store_dir: str, without: Without = _ALL) -> Outcome | None:
+def find_prepared(name: str, store_dir: str, take: Take = _ALL) -> Outcome | None:
     """What the store holds of a task already, or why it cannot be prepared; None if it is to be prepared."""
 
-    def find(name: str, store_dir: str, without: Without) -> Outcome | None:
-        entry = store.find_task(store_dir, name, _fingerprint(name, without))
+    def find(name: str, store_dir: str, take: Take) -> Outcome | None:
+        entry = store.find_task(store_dir, name, _fingerprint(name, take))
         return entry and Outcome(name, entry, reused=True)
 
-    return _told_if_failed(name, find, store_dir, without)
+    return _told_if_failed(name, find, store_dir, take)
 
 
 def prepare_chunk(
@@ -235,38 +266,33 @@ def prepare_chunk(
     store_dir: str,
     task_modules: Sequence[str],
     data_dir: str,
-    parts: Mapping[str, list[Any]],
+    takes: Mapping[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """`prepare_task` for several tasks on whatever machine this is; all that comes and goes is JSON-able.
 
     Args:
-      parts: by task that is left out in part, what, as `Without.to_json` tells it.
+      takes: by task, what of it is prepared, as `Take.to_json` tells it.
     """
     with _LOADING:
         if not set(names) <= set(registry.names()):
             load_tasks(task_modules, data_dir)
-    outcomes = (
-        prepare_task(name, store_dir, Without.from_json(parts[name]) if name in parts else _ALL)
-        for name in names
-    )
+    outcomes = (prepare_task(name, store_dir, Take.from_json(takes[name])) for name in names)
     return [outcome.to_json() for outcome in outcomes]
 
 
-def _write(name: str, store_dir: str, without: Without) -> Outcome:
+def _write(name: str, store_dir: str, take: Take) -> Outcome:
     from iml import seqio_bridge
 
     splits, files, _ = seqio_bridge.describe_source(name)
-    examples = {
-        split: _kept(_examples(name, split, files), without.train_uids if split == "train" else frozenset())
-        for split in splits
-        if split == "train" or not without.evaluation
-    }
-    entry = store.write_task(store_dir, registry.card(name), examples, _fingerprint(name, without))
-    return Outcome(name, entry)
-
-
-def _kept(examples: Iterable[Example], left_out: frozenset[str]) -> Iterator[Example]:
-    return (example for example in examples if example.uid not in left_out)
+    examples: dict[str, Iterator[Example]] = {}
+    underlying: dict[str, int] = {}
+    for split in splits:
+        read = functools.partial(_examples, name, split, files)
+        examples[split], count = take_split(read, name, split, take)
+        if count is not None:
+            underlying[split] = count
+    card, fingerprint = registry.card(name), _fingerprint(name, take)
+    return Outcome(name, store.write_task(store_dir, card, examples, fingerprint, underlying))
 
 
 def _told_if_failed(name: str, act: Callable[..., Outcome | None], *arguments: Any) -> Outcome | None:
@@ -281,15 +307,15 @@ def _told_if_failed(name: str, act: Callable[..., Outcome | None], *arguments: A
         return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}")
 
 
-def _fingerprint(name: str, without: Without) -> str:
+def _fingerprint(name: str, take: Take) -> str:
     """Hash over all that a task's prepared examples depend on."""
     from iml import seqio_bridge
 
     splits, files, told = seqio_bridge.describe_source(name)
     content = [_hash_file(file) for file in files]
     card = str(registry.card(name).to_json())
-    less = [json.dumps(without.to_json())] if without else []
-    return store.hash_strings(str(_VERSION), card, *splits, told, *content, *_reader_hashes(name), *less)
+    taken = json.dumps(take.to_json())
+    return store.hash_strings(str(_VERSION), card, taken, *splits, told, *content, *_reader_hashes(name))
 
 
 def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
@@ -308,51 +334,50 @@ def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
 
 
 def _prepare_all(
-    names: Sequence[str],
+    takes: Mapping[str, Take],
     store_dir: str,
     task_modules: Sequence[str],
     data_dir: str,
     processes: int,
-    parts: Mapping[str, Without],
     beam: Beam | None,
 ) -> Iterator[Outcome]:
-    """Outcomes as they come; first those of the tasks that the store holds."""
+    """Outcomes of the tasks as they come; first those of the tasks that the store holds."""
+    names = list(takes)
     if beam is not None:
         arguments = {
             "store_dir": os.fspath(store_dir),
             "task_modules": list(task_modules),
             "data_dir": os.fspath(data_dir),
-            "parts": {name: without.to_json() for name, without in parts.items()},
+            "takes": {name: take.to_json() for name, take in takes.items()},
         }
         chunks = _in_chunks(names)
         for found in map_items(beam, "iml.prepare:prepare_chunk", chunks, arguments, store_dir):
             yield from map(Outcome.from_json, found)
         return
-    withouts = [parts.get(name, _ALL) for name in names]
     with concurrent.futures.ThreadPoolExecutor(processes) as threads:  # hashing files lets others run
-        found = threads.map(find_prepared, names, itertools.repeat(store_dir), withouts)
+        found = threads.map(find_prepared, names, itertools.repeat(store_dir), takes.values())
         standing = dict(zip(names, found, strict=True))
     yield from (outcome for outcome in standing.values() if outcome)
     names = [name for name, outcome in standing.items() if not outcome]
     processes = min(processes, -(-len(names) // _CHUNK))
     if processes <= 1:
-        yield from (prepare_task(name, store_dir, parts.get(name, _ALL)) for name in names)
+        yield from (prepare_task(name, store_dir, takes[name]) for name in names)
         return
     # The server imports TensorFlow once and forks the workers, before any thread of ours exists.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["iml.seqio_bridge", *task_modules])
-    chunks = _in_chunks(names)
+    chunks = [{name: takes[name] for name in chunk} for chunk in _in_chunks(names)]
     with concurrent.futures.ProcessPoolExecutor(
         processes, context, _start_worker, (tuple(task_modules), data_dir)
     ) as pool:
-        futures = {pool.submit(_prepare_chunk, chunk, store_dir, parts): chunk for chunk in chunks}
+        futures = {pool.submit(_prepare_chunk, chunk, store_dir): chunk for chunk in chunks}
         try:
             for future in concurrent.futures.as_completed(futures):
                 try:
                     yield from future.result()
                 except concurrent.futures.process.BrokenProcessPool:
                     # One task may have taken its process with it: here each gets another chance.
-                    yield from _prepare_chunk(futures[future], store_dir, parts)
+                    yield from _prepare_chunk(futures[future], store_dir)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -362,12 +387,16 @@ def _start_worker(task_modules: Sequence[str], data_dir: str) -> None:
     load_tasks(task_modules, data_dir)
 
 
-def _prepare_chunk(names: Sequence[str], store_dir: str, parts: Mapping[str, Without]) -> list[Outcome]:
-    return [prepare_task(name, store_dir, parts.get(name, _ALL)) for name in names]
+def _prepare_chunk(takes: Mapping[str, Take], store_dir: str) -> list[Outcome]:
+    return [prepare_task(name, store_dir, take) for name, take in takes.items()]
 
 
 def _in_chunks(names: Sequence[str]) -> list[list[str]]:
     return [list(names[start : start + _CHUNK]) for start in range(0, len(names), _CHUNK)]
+
+
+def _benchmark(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _chosen(patterns: Sequence[str]) -> list[str]:
@@ -420,25 +449,7 @@ def _progress(console: Console):
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _summarise(console: Console, entries: Mapping[str, store.TaskEntry], failures: Mapping[str, str]) -> None:
-    from rich.table import Table
-
-    table = Table("benchmark", title="the example store")
-    for column in ("categories", "tasks", "examples", "rows"):
-        table.add_column(column, justify="right")
-    benchmarks = {entry.card.benchmark for entry in entries.values()}
-    order = [name for name in BENCHMARKS if name in benchmarks]
-    for benchmark in [*order, *sorted(benchmarks - set(order)), None]:
-        members = [entry for entry in entries.values() if benchmark in (None, entry.card.benchmark)]
-        infos = [info for entry in members for info in entry.splits.values()]
-        sizes = (
-            len({entry.card.category for entry in members}),
-            len(members),
-            sum(info.examples for info in infos),
-            sum(info.rows for info in infos),
-        )
-        table.add_row(benchmark or "all", *(f"{size:,}" for size in sizes))
-    console.print(table)
+def _tell_failures(console: Console, failures: Mapping[str, str]) -> None:
     for name, reason in sorted(failures.items())[:_SHOWN]:
         console.print(
             f"left out {name}: {reason}", markup=False, highlight=False, style="yellow", soft_wrap=True

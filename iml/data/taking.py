@@ -14,8 +14,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from iml.bench.card import Example
+from iml.bench.card import BENCHMARKS, Example
 from iml.bench.contamination_decisions import Without
+from iml.bench.levels import EVALUATION_ONLY
+from iml.bench.mixing import EXTRA_SOURCES
 from iml.data.random import hash64
 from iml.errors import InputError
 
@@ -62,19 +64,21 @@ class Take:
         return cls(**{**record, "without": Without.from_json(record["without"])})
 
 
-def cap_of(benchmark: str, caps: Mapping[str, int] | int | None, known: Iterable[str]) -> int | None:
-    """A benchmark's cap.
+def caps_by_benchmark(
+    caps: Mapping[str, int] | int | None, benchmarks: Iterable[str]
+) -> Callable[[str], int | None]:
+    """A function from a benchmark's name to its cap.
 
     Args:
       caps: one for all, or by benchmark with "*" for those not named; None for none.
-      known: the benchmarks that there are.
+      benchmarks: the user's own, beside the bench's.
 
     Raises:
-      InputError: a cap is for a benchmark that is not known.
+      InputError: a cap is for a benchmark that nobody knows.
     """
     if caps is None or isinstance(caps, int):
-        return caps
-    known = sorted({*known, "*"})
+        return lambda benchmark: caps
+    known = sorted({*BENCHMARKS, *EVALUATION_ONLY, *EXTRA_SOURCES, *benchmarks, "*"})
     for name in caps:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -83,7 +87,7 @@ def cap_of(benchmark: str, caps: Mapping[str, int] | int | None, known: Iterable
                 field="prepare.max_examples",
                 remedy=f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}",
             )
-    return caps.get(benchmark, caps.get("*"))
+    return lambda benchmark: caps.get(benchmark, caps.get("*"))
 
 
 def take_split(
