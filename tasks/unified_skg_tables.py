@@ -85,8 +85,8 @@ def sqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record
 def fetaqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record]:
     """FeTaQA: the answer is a sentence; the titles of page and section stand before the table."""
     for number, record in files.json_lines(path):
-        question = files.field(record, "question", str, path, number)
         table = matrix(files.field(record, "table_array", list, path, number), "table_array", path, number)
+        question = files.field(record, "question", str, path, number)
         titles = [record.get(name, "") for name in ("table_page_title", "table_section_title")]
         title = "" if options.get("untitled") else " | ".join(filter(None, titles)) + " "
         answer = files.field(record, "answer", str, path, number)

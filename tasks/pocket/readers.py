@@ -6,15 +6,16 @@ wrong with a file is told as an `InputError` with the line.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from iml.bench.card import Example
 from iml.errors import InputError
+from tasks import reasoning_readers, unified_skg_queries, unified_skg_tables, unified_skg_texts
+from tasks.unified_skg_text import Record
 
 Options = Mapping[str, Any]
 _REASONING = "Answer the following question by reasoning step by step."
@@ -55,24 +56,9 @@ def _field(record: Any, name: str, kind: type, path: Path, line: int | None = No
     return record[name]
 
 
-def _strings(record: Any, name: str, path: Path, line: int | None = None) -> list[str]:
-    """A field that is a list of strings and not empty."""
-    values = _field(record, name, list, path, line)
-    if not values or not all(isinstance(value, str) for value in values):
-        raise InputError(f"must be a list of strings, not {values!r:.60}", path=path, line=line, field=name)
-    return values
-
-
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in _lines(path):
         yield number, _load(line, path, number)
-
-
-def _json_list(path: Path) -> list[Any]:
-    records = _load(_text(path), path)
-    if not isinstance(records, list):
-        raise InputError("must hold a JSON list", path=path)
-    return records
 
 
 def _columns(path: Path, least: int) -> Iterator[tuple[int, list[str]]]:
@@ -159,102 +145,59 @@ def wmt(path: Path, options: Options) -> Iterator[Example]:
 
 
 def dart(path: Path, options: Options) -> Iterator[Example]:
-    """DART: each annotation's text is a reference."""
-    for number, record in enumerate(_json_list(path), start=1):
-        triples = _field(record, "tripleset", list, path)
-        texts = tuple(_field(note, "text", str, path) for note in _field(record, "annotations", list, path))
-        if not texts:
-            raise InputError(f"record {number} has no annotation", path=path, field="annotations")
-        facts = " | ".join(" : ".join(triple) for triple in triples)
-        yield Example(str(number), f"triples: {facts}\ntextual description:", texts[0], texts)
+    """DART: each annotation's text is a reference; relations stay as they are."""
+    records = unified_skg_texts.dart(path.parent, path, {"as_written": True})
+    yield from _structured(records, "triples: {structure}\ntextual description:")
 
 
 def e2e(path: Path, options: Options) -> Iterator[Example]:
     """E2E: rows of the same meaning representation are references of one example."""
-    rows = csv.DictReader(_text(path).splitlines())
-    if not {"mr", "ref"} <= set(rows.fieldnames or ()):
-        raise InputError("lacks the columns mr and ref", path=path, line=1)
-    references: dict[str, list[str]] = {}
-    for row in rows:
-        if not row["mr"] or not row["ref"]:
-            raise InputError("a row lacks mr or ref", path=path, line=rows.line_num)
-        references.setdefault(row["mr"], []).append(row["ref"])
-    for number, (meaning, texts) in enumerate(references.items(), start=1):
-        yield Example(str(number), f"attributes: {meaning}\ntextual description:", texts[0], tuple(texts))
+    yield from _structured(
+        unified_skg_texts.e2e(path.parent, path, {}), "attributes: {structure}\ntextual description:"
+    )
 
 
 def fetaqa(path: Path, options: Options) -> Iterator[Example]:
-    """FeTaQA's tables in UnifiedSKG's serialisation: `col : a | b row 1 : c | d`."""
-    for number, record in _json_lines(path):
-        header, *rows = _field(record, "table_array", list, path, number) or [[]]
-        table = " ".join(
-            (
-                f"col : {' | '.join(header)}",
-                *(f"row {i} : {' | '.join(row)}" for i, row in enumerate(rows, 1)),
-            )
-        )
-        question = _field(record, "question", str, path, number)
-        target = _field(record, "answer", str, path, number)
-        source = f"table: {table}\nquestion: {question}\nanswer:"
-        yield Example(str(number), source, target, (target,))
+    """FeTaQA's tables in UnifiedSKG's serialisation: `col : a | b row 1 : c | d`, without a title."""
+    records = unified_skg_tables.fetaqa(path.parent, path, {"untitled": True})
+    yield from _structured(records, "table: {structure}\nquestion: {text}\nanswer:")
 
 
 def spider(path: Path, options: Options) -> Iterator[Example]:
-    """Spider's questions with their schema, `database: | id | table : column , column`."""
-    tables_path = path.parent / "tables.json"
-    schemas = {}
-    for schema in _json_list(tables_path):
-        tables = _strings(schema, "table_names_original", tables_path)
-        columns: list[list[str]] = [[] for _ in tables]
-        for table, column in _field(schema, "column_names_original", list, tables_path):
-            if table >= 0:
-                columns[table].append(column)
-        parts = (f"{table} : {' , '.join(names)}" for table, names in zip(tables, columns, strict=True))
-        schemas[_field(schema, "db_id", str, tables_path)] = " | ".join(parts)
-    for number, record in enumerate(_json_list(path), start=1):
-        database = _field(record, "db_id", str, path)
-        if database not in schemas:
-            raise InputError(
-                f"record {number} names the unknown database {database!r}", path=path, field="db_id"
-            )
-        question = _field(record, "question", str, path)
-        target = _field(record, "query", str, path)
-        source = f"database: | {database} | {schemas[database]}\nquestion: {question}\nSQL query:"
-        yield Example(str(number), source, target, (target,))
+    """Spider's questions with their schema, `database: | id | table : column , column`, in its own case."""
+    records = unified_skg_queries.spider(path.parent, path, {"as_written": True})
+    yield from _structured(records, "database: {structure}\nquestion: {text}\nSQL query:")
 
 
-def _reasoned(uid: int, question: str, rationale: str, answer: str) -> Example:
+def _structured(records: Iterable[Record], template: str) -> Iterator[Example]:
+    for record in records:
+        source = template.format(structure=record.structure, text=record.text)
+        yield Example(record.uid, source, record.references[0], record.references)
+
+
+def _reasoned(uid: str, question: str, rationale: str, answer: str) -> Example:
     target = f"{rationale} The answer is {answer}."
-    return Example(str(uid), question, target, (target,), instruction=_REASONING, rationale=rationale)
+    return Example(uid, question, target, (target,), instruction=_REASONING, rationale=rationale)
 
 
 def cot(path: Path, options: Options) -> Iterator[Example]:
     r"""FLAN's chain-of-thought TSV: question, answer, rationale; `\n` stands for a line break."""
     for number, columns in _columns(path, 3):
         question, answer, rationale = (column.replace("\\n", "\n") for column in columns[:3])
-        yield _reasoned(number, question, rationale, answer)
+        yield _reasoned(str(number), question, rationale, answer)
 
 
 def gsm8k(path: Path, options: Options) -> Iterator[Example]:
     """GSM8K without its `<<calculator marks>>`; what stands after `####` is the answer."""
-    for number, record in _json_lines(path):
-        rationale, mark, answer = _field(record, "answer", str, path, number).rpartition("\n####")
-        if not mark:
-            raise InputError("has no '#### result'", path=path, line=number, field="answer")
-        rationale = re.sub(r"<<[^<>]*>>", "", rationale)
-        yield _reasoned(number, _field(record, "question", str, path, number), rationale, answer.strip())
+    for problem in reasoning_readers.gsm8k(path):
+        yield _reasoned(problem.uid, problem.question, problem.rationale, problem.answer)
 
 
 def aqua(path: Path, options: Options) -> Iterator[Example]:
     """AQuA: the options follow the question; the answer is the text of the right one."""
-    for number, record in _json_lines(path):
-        choices = _strings(record, "options", path, number)
-        letter = _field(record, "correct", str, path, number)
-        right = [choice.partition(")")[2] for choice in choices if choice.partition(")")[0].strip() == letter]
-        if not right:
-            raise InputError(f"no option has the letter {letter!r}", path=path, line=number, field="correct")
-        question = f"{_field(record, 'question', str, path, number)}\n{', '.join(choices)}"
-        yield _reasoned(number, question, _field(record, "rationale", str, path, number), right[0].strip())
+    for problem in reasoning_readers.aqua(path):
+        question = f"{problem.question}\n{', '.join(problem.options)}"
+        yield _reasoned(problem.uid, question, problem.rationale, problem.answer)
 
 
 READERS: Mapping[str, Callable[[Path, Options], Iterator[Example]]] = {
