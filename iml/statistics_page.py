@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 JSON_FILE, HTML_FILE = "statistics.json", "statistics.html"
 
 _FAMILIES = {
-    "super_natural_instructions": "Super-NaturalInstructions",
+    "super_natural_instructions": "Super-NaturalInst.",
     "promptsource": "PromptSource",
     "crossfit": "CrossFit",
     "flan": "FLAN",
@@ -63,7 +63,7 @@ def print_statistics(console: Console, found: Statistics) -> None:
             table.add_section()
         table.add_row(name, *_figures(row))
         if theirs:
-            table.add_row("", *_figures(theirs), style="dim")
+            table.add_row("  OPT-IML", *_figures(theirs), style="dim")
     console.print(table)
 
 
