@@ -1,26 +1,40 @@
 """From an example to the text that the model reads and the text that it learns to write.
 
-The rules are those of OPT-IML: sections 2.4 and 4.1, footnote 5 and the printed examples of Appendix C.
+The rules are those of OPT-IML: sections 2.4 and 4.1, footnote 5 and the printed examples of Appendix C; MetaICL's
+suffix loss is section 4.7, and what `Options`, `ChainOfThought` and `Inversion` vary is the Flan Collection's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml.bench.card import Example, TaskCard
-from iml.data.random import Draws, permute
+from iml.data.chain_of_thought import ChainOfThought, has_thought
+from iml.data.checks import as_strings, check_share
+from iml.data.demonstrations import find_demonstrations, instance
+from iml.data.inversion import Inversion
+from iml.data.options import Options
+from iml.data.random import Draws
+from iml.data.shots import mixed_shots, zipf_shots
 from iml.errors import InputError
 
 if TYPE_CHECKING:
     from iml.data.store import ExampleStore
 
+__all__ = [
+    "CONFIGURABLES",
+    "DELIMITERS",
+    "Prompt",
+    "PromptFormat",
+    "find_demonstrations",
+    "instance",
+    "render_request",
+]
+
 #: Footnote 5 of the paper, with its misprint "\output:" put right.
 DELIMITERS = ("\nAnswer:", " Answer:", "\nA:", " A:", "\nOutput:", " Output:", "\nanswer:", "\noutput:")
-
-#: Rows looked at in search of demonstrations, at most.
-_SEARCH = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,7 +45,8 @@ class Prompt:
       source: all that stands before the target, the delimiter included.
       target: the text to learn.
       provenance: how it came about, JSON-able: task, uid, template, delimiter, definition_prefix,
-        input_prefix, shots, demonstrations (their uids).
+        input_prefix, shots, demonstrations (their uids); and, where the format varies it, separator,
+        suffix_loss, instruction_last, options, chain_of_thought, inversion.
       head: characters at the start that other prompts share, the task's instruction; encoded but once.
     """
 
@@ -49,30 +64,37 @@ class PromptFormat:
       shots: demonstrations in every prompt.
       shots_distribution: probabilities of 0, 1, 2, ... demonstrations; replaces `shots` unless empty.
       separator: stands between demonstrations, and between the last one and the example.
+      separators: one is drawn for each prompt; replaces `separator` unless empty.
       delimiters: one is drawn for each prompt, and used unless the source ends with ":".
       definition_prefixes: one is drawn to stand before a task-level instruction.
       input_prefixes: one is drawn to stand before an input that follows a task-level instruction.
       sample_reference: draws the target among the example's references instead of taking `target`.
+      suffix_loss: learn the target of the first demonstration and all that follows it, in training.
+      instruction_last: share of the prompts with demonstrations whose task-level instruction stands after them.
+      options: how answers to choose between are listed; None to leave them as they are.
+      chain_of_thought: which prompts ask for reasoning, in training; None to leave them as they are.
+      inversion: which prompts are inverted, in training; None for none.
     """
 
     shots: int = 0
     shots_distribution: Sequence[float] = ()
     separator: str = "\n\n\n"
+    separators: Sequence[str] = ()
     delimiters: Sequence[str] = DELIMITERS
     definition_prefixes: Sequence[str] = ("", "Instructions: ", "Task: ")
     input_prefixes: Sequence[str] = ("", "Input: ")
     sample_reference: bool = False
+    suffix_loss: bool = False
+    instruction_last: float = 0.0
+    options: Options | None = None
+    chain_of_thought: ChainOfThought | None = None
+    inversion: Inversion | None = None
 
     def __post_init__(self):
-        for name in ("shots_distribution", "delimiters", "definition_prefixes", "input_prefixes"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise InputError("must be a list, not one string", field=f"PromptFormat.{name}")
-            object.__setattr__(self, name, tuple(value))
-            if not value and name != "shots_distribution":
-                raise InputError(
-                    "needs at least one entry", field=f"PromptFormat.{name}", remedy='[""] is none'
-                )
+        for name in ("separators", "delimiters", "definition_prefixes", "input_prefixes"):
+            as_strings(self, name, may_be_empty=name == "separators")
+        object.__setattr__(self, "shots_distribution", tuple(self.shots_distribution))
+        check_share(self, "instruction_last")
         if self.shots < 0:
             raise InputError("must not be negative", field="PromptFormat.shots")
         total = sum(self.shots_distribution)
@@ -95,6 +117,13 @@ class PromptFormat:
                     return count
         return last
 
+    def for_requests(self) -> PromptFormat:
+        """The format in which evaluation asks: without what changes the task or its answers."""
+        options = self.options and dataclasses.replace(self.options, targets=("{text}",))
+        return dataclasses.replace(
+            self, options=options, suffix_loss=False, chain_of_thought=None, inversion=None
+        )
+
     def render(
         self, example: Example, card: TaskCard, demonstrations: Sequence[Example], draws: Draws
     ) -> Prompt:
@@ -105,6 +134,7 @@ class PromptFormat:
         without source and instruction is plain text to learn (pre-training, dialogue): neither delimiter nor
         demonstrations.
         """
+        example, demonstrations, extra = self._vary(example, card, demonstrations, draws)
         target = example.target
         if self.sample_reference and example.references:
             target = draws.choice("reference", example.references)
@@ -117,6 +147,7 @@ class PromptFormat:
             "input_prefix": "",
             "shots": 0,
             "demonstrations": [],
+            **extra,
         }
         by_task = card.instruction_level == "task" and bool(example.instruction)
         # Other levels carry the instruction in the source; one kept apart all the same must not be lost.
@@ -126,14 +157,18 @@ class PromptFormat:
         delimiter = draws.choice("delimiter", self.delimiters)
         definition_prefix = draws.choice("definition_prefix", self.definition_prefixes) if by_task else ""
         input_prefix = draws.choice("input_prefix", self.input_prefixes) if by_task else ""
-        parts = [_shown(shown, input_prefix, delimiter) for shown in demonstrations]
+        separator = self.separator
+        if self.separators and demonstrations:
+            separator = provenance["separator"] = draws.choice("separator", self.separators)
+        asked = [_asked(shown, input_prefix, delimiter) for shown in demonstrations]
+        parts = [f"{text} {shown.target.rstrip()}" for text, shown in zip(asked, demonstrations, strict=True)]
         body = input_prefix + example.source if example.source else ""
         head = definition_prefix + instruction
-        if body or parts:
-            source = f"{head}\n" if head else ""
-            source += self.separator.join([*parts, body])
-        else:
-            source = head
+        lead = f"{head}\n" if head and (body or parts) else head
+        if head and parts and self.instruction_last and draws.uniform("instruction") < self.instruction_last:
+            provenance["instruction_last"] = True
+            lead, head, body = "", "", f"{lead}{body}" if body else head
+        source = lead + separator.join([*parts, body]) if body or parts else lead
         used = _delimiter(source, delimiter)
         provenance |= {
             "delimiter": used,
@@ -142,45 +177,40 @@ class PromptFormat:
             "shots": len(parts),
             "demonstrations": [shown.uid for shown in demonstrations],
         }
-        return Prompt(source + used, target, provenance, len(head))
+        source += used
+        # Where the answer is blank, nothing marks the end of the source that would be learnt.
+        if self.suffix_loss and parts and target.strip():
+            provenance["suffix_loss"] = True
+            first = lead + asked[0]
+            source, target = first, f"{source.rstrip(' ')} {target}"[len(first) + 1 :]
+        return Prompt(source, target, provenance, min(len(head), len(source)))
+
+    def _vary(
+        self, example: Example, card: TaskCard, demonstrations: Sequence[Example], draws: Draws
+    ) -> tuple[Example, Sequence[Example], dict[str, Any]]:
+        """An example and its demonstrations, all in the same drawn form, and what was drawn."""
+        if self.inversion and (arrangement := self.inversion.draw(example, card, draws)):
+            inverted = [arrangement.apply(shown, card) for shown in demonstrations]
+            shown = [example for example in inverted if example]
+            return arrangement.apply(example, card) or example, shown, {"inversion": str(arrangement)}
+        extra: dict[str, Any] = {}
+        if self.chain_of_thought and has_thought(example) and (form := self.chain_of_thought.draw(draws)):
+            extra["chain_of_thought"] = form.kind
+            # One that cannot be brought into the form would show another.
+            demonstrations = [form.apply(shown) for shown in demonstrations if has_thought(shown)]
+            example = form.apply(example)
+        if self.options and example.candidates:
+            style = self.options.draw(draws)
+            extra["options"] = style.marker
+            if style.marker and style.target != "{text}":
+                extra["option_target"] = style.target
+            demonstrations = [style.apply(shown) for shown in demonstrations]
+            example = style.apply(example)
+        return example, demonstrations, extra
 
 
-def instance(example: Example) -> str:
-    """Names the instance that an example renders: its uid, without the template's name should that follow."""
-    return example.uid.removesuffix(f"/{example.template}")
-
-
-def find_demonstrations(
-    store: ExampleStore, task: str, split: str, example: Example, shots: int, draws: Draws
-) -> list[Example]:
-    """Up to `shots` examples of a split, none of them a rendering of `example` or of each other's instance.
-
-    They are drawn uniformly; those rendered by the example's own template are preferred where a task has
-    several. Fewer come back only if the split has fewer.
-    """
-    if shots <= 0:
-        return []
-    rows = store.tasks[task].splits[split].rows
-    taken, fitting, others = {instance(example)}, [], []
-    patience = 16 * (shots + 1)
-    for looked, row in enumerate(_walk(rows, draws.key("demonstrations"))):
-        if len(fitting) == shots or (looked >= patience and len(fitting) + len(others) >= shots):
-            break
-        shown = store.read(task, split, row)
-        if instance(shown) in taken:
-            continue
-        if shown.template == example.template:
-            taken.add(instance(shown))
-            fitting.append(shown)
-        else:
-            others.append(shown)
-    for shown in others:
-        if len(fitting) == shots:
-            break
-        if instance(shown) not in taken:
-            taken.add(instance(shown))
-            fitting.append(shown)
-    return fitting
+#: What a gin file may set of prompts; to be known wherever `PromptFormat` is.
+CONFIGURABLES = (PromptFormat, zipf_shots, mixed_shots, Options, ChainOfThought, Inversion)
 
 
 def render_request(
@@ -193,6 +223,7 @@ def render_request(
     there were.
     """
     example, entry = store.read(task, split, row), store.tasks[task]
+    prompt_format = prompt_format.for_requests()
     draws = Draws(seed, task, example.uid)
     fixed, train = entry.splits.get("exemplars"), entry.splits.get("train")
     if fixed is not None:
@@ -203,18 +234,12 @@ def render_request(
     return prompt_format.render(example, entry.card, demonstrations, draws)
 
 
-def _shown(example: Example, input_prefix: str, delimiter: str) -> str:
-    """A demonstration: the example as it is asked, and its answer."""
+def _asked(example: Example, input_prefix: str, delimiter: str) -> str:
+    """A demonstration up to its answer: the example as it is asked."""
     source = input_prefix + example.source
-    return f"{source}{_delimiter(source, delimiter)}".rstrip(" ") + f" {example.target.rstrip()}"
+    return f"{source}{_delimiter(source, delimiter)}".rstrip(" ")
 
 
 def _delimiter(source: str, delimiter: str) -> str:
     """The delimiter, or "" after a source that ends with ":"; trailing spaces do not count, they get lost."""
     return "" if source.rstrip(" ").endswith(":") else delimiter
-
-
-def _walk(rows: int, key: int, chunk: int = 32) -> Iterator[int]:
-    """Distinct rows in random order, `_SEARCH` at most."""
-    for start in range(0, min(rows, _SEARCH), chunk):
-        yield from permute(range(start, min(rows, _SEARCH, start + chunk)), rows, key).tolist()

@@ -1,0 +1,59 @@
+"""Which examples a few-shot prompt shows before the one that it asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from iml.bench.card import Example
+from iml.data.random import Draws, permute
+
+if TYPE_CHECKING:
+    from iml.data.store import ExampleStore
+
+#: Rows looked at in search of demonstrations, at most.
+_SEARCH = 4096
+
+
+def instance(example: Example) -> str:
+    """Names the instance that an example renders: its uid, without the template's name should that follow."""
+    return example.uid.removesuffix(f"/{example.template}")
+
+
+def find_demonstrations(
+    store: ExampleStore, task: str, split: str, example: Example, shots: int, draws: Draws
+) -> list[Example]:
+    """Up to `shots` examples of a split, none of them a rendering of `example` or of each other's instance.
+
+    They are drawn uniformly; those rendered by the example's own template are preferred where a task has
+    several. Fewer come back only if the split has fewer.
+    """
+    if shots <= 0:
+        return []
+    rows = store.tasks[task].splits[split].rows
+    taken, fitting, others = {instance(example)}, [], []
+    patience = 16 * (shots + 1)
+    for looked, row in enumerate(_walk(rows, draws.key("demonstrations"))):
+        if len(fitting) == shots or (looked >= patience and len(fitting) + len(others) >= shots):
+            break
+        shown = store.read(task, split, row)
+        if instance(shown) in taken:
+            continue
+        if shown.template == example.template:
+            taken.add(instance(shown))
+            fitting.append(shown)
+        else:
+            others.append(shown)
+    for shown in others:
+        if len(fitting) == shots:
+            break
+        if instance(shown) not in taken:
+            taken.add(instance(shown))
+            fitting.append(shown)
+    return fitting
+
+
+def _walk(rows: int, key: int, chunk: int = 32) -> Iterator[int]:
+    """Distinct rows in random order, `_SEARCH` at most."""
+    for start in range(0, min(rows, _SEARCH), chunk):
+        yield from permute(range(start, min(rows, _SEARCH, start + chunk)), rows, key).tolist()
