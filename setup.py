@@ -46,5 +46,5 @@ setup(
         "tensorboardX>=2.6",
         "tokenizers>=0.20",
     ],
-    extras_require={"data": DATA, "beam": BEAM, "test": TEST, "dev": DATA + TEST},
+    extras_require={"tpu": ["jax[tpu]>=0.10"], "data": DATA, "beam": BEAM, "test": TEST, "dev": DATA + TEST},
 )

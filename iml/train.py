@@ -32,14 +32,20 @@ if TYPE_CHECKING:
     from iml.data.stream import TrainStream
     from iml.training.loop import Setup
 
-_FLAGS = {
+FLAGS = {
     "show_step": "print what the model sees at this step, counted from 0, and end",
     "cache_tokens": "keep the token ids of this many draws (default an epoch) in train.cache_dir, and end",
     "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
     "coordinator_address": "host:port of process 0, for a run of several processes",
     "num_processes": "how many processes the run has",
     "process_id": "the number of this process, from 0",
+    "topology": "plan the run for these machines and end: v5p:4x4x4,v5e:16x16, or h200:8 for GPUs",
+    "suggest": "with --topology: also rank meshes and remat policies",
+    "output": "with --topology: write the plans there as JSON too",
 }
+#: Those that iml.precompile has.
+PLANNING = ("topology", "suggest", "output")
+CONFIGURABLES = (OPTConfig, Mixture, PromptFormat, AdamConfig, MeshConfig, PartitionRules)
 #: Settings of the model with which a run may be gone on with: they change speed and memory.
 _FREE = ("remat", "attention", "init_std")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
@@ -77,6 +83,9 @@ def train(
     coordinator_address: str | None = None,
     num_processes: str | None = None,
     process_id: str | None = None,
+    topology: str | None = None,
+    suggest: bool = False,
+    output: str | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on training.
 
@@ -113,6 +122,9 @@ def train(
       coordinator_address: see `--help`.
       num_processes: see `--help`.
       process_id: see `--help`.
+      topology: plan the run for machines, as iml.precompile does, and end.
+      suggest: see `--help`.
+      output: see `--help`.
 
     Returns:
       The last record of `metrics.jsonl`.
@@ -138,6 +150,13 @@ def train(
         raise InputError(
             f"{length} is longer than the model's {model.max_positions} positions", field="train.length"
         )
+    if topology is not None:
+        from iml.precompile import precompile
+        from iml.training.planner import Job
+
+        parts = (model, optimizer, mesh, rules, steps, batch_size, length, microbatches, segments)
+        precompile(Job(*parts, target_budget), topology.split(","), console, suggest, output)
+        return {}
     vocabulary = Vocabulary(os.fspath(vocabulary_dir))
     if vocabulary.size > model.vocab_size:
         raise InputError(
@@ -430,6 +449,6 @@ if __name__ == "__main__":
     configuration.run(
         train,
         doc=__doc__,
-        configurables=[OPTConfig, Mixture, PromptFormat, AdamConfig, MeshConfig, PartitionRules],
-        flags=_FLAGS,
+        configurables=CONFIGURABLES,
+        flags=FLAGS,
     )

@@ -1,42 +1,34 @@
-"""How much of the chip a run uses."""
+"""How much arithmetic a training step is, and how much of the chip a run uses."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iml.training.chips import find_chip
+
 if TYPE_CHECKING:
     from iml.models.config import OPTConfig
-
-#: Dense bfloat16 FLOP/s of what JAX calls a device, by a part of its `device_kind` (vendors' data sheets).
-_PEAK = (
-    ("H200", 989e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("L4", 121e12),
-    ("V100", 125e12),
-    ("TPU v6", 918e12),
-    ("TPU v5p", 459e12),
-    ("TPU v5 lite", 197e12),
-    ("TPU v5e", 197e12),
-    ("TPU v5", 459e12),
-    ("TPU v4", 275e12),
-    # A device is half a chip up to v3.
-    ("TPU v3", 61.5e12),
-    ("TPU v2", 23e12),
-)
 
 
 def peak_flops(device_kind: str) -> float | None:
     """Peak bfloat16 FLOP/s of one device; None where the chip is not known."""
-    return next((peak for part, peak in _PEAK if part.lower() in device_kind.lower()), None)
+    chip = find_chip(device_kind)
+    return chip and chip.peak
 
 
-def flops_per_token(config: OPTConfig, length: int) -> float:
+def flops_per_token(config: OPTConfig, length: float, learnt: float = 1.0) -> float:
     """Floating-point operations of a training step per position, without recomputation.
 
-    6 for each parameter that is multiplied (position embeddings are only added, the word embedding is the
-    output layer too) and 12 * layers * width * length for attention, which counts whole rows (PaLM,
-    appendix B).
+    6 for each parameter that is multiplied: position embeddings are only added, and the word embedding, which
+    is the output layer too, is multiplied where the loss is taken. Attention adds 12 * layers * width for each
+    key that a query sees (PaLM, appendix B), which is half of the document it stands in on average.
+
+    Args:
+      length: positions of a document, averaged over tokens; the row's length counts attention for rows of one
+        document each.
+      learnt: share of the positions that the loss is taken at.
     """
-    multiplied = config.num_parameters() - (config.max_positions + 2) * config.embed_dim
-    return 6.0 * multiplied + 12.0 * config.num_layers * config.embed_dim * length
+    tables = (config.max_positions + 2) * config.embed_dim
+    output = config.vocab_size * config.word_dim
+    multiplied = config.num_parameters() - tables - output
+    return 6.0 * (multiplied + learnt * output) + 6.0 * config.num_layers * config.embed_dim * length

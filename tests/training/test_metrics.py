@@ -63,8 +63,10 @@ def test_records_go_on_without_duplicates(tmp_path, terminal):
 def test_flops_of_opt_125m_are_those_of_its_matrices():
     config = OPTConfig()
     matrices = config.vocab_size * 768 + 12 * (4 * 768**2 + 2 * 768 * 3072)
-    expected = 6 * matrices + 12 * 12 * 768 * 2048
+    expected = 6 * matrices + 6 * 12 * 768 * 2048
     assert flops.flops_per_token(config, 2048) == pytest.approx(expected, rel=2e-3)
+    tenth = flops.flops_per_token(config, 2048, learnt=0.1)
+    assert tenth == pytest.approx(expected - 6 * 0.9 * config.vocab_size * 768, rel=2e-3)
     assert flops.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert flops.peak_flops("TPU v5 lite") == 197e12
     assert flops.peak_flops("cpu") is None

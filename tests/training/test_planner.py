@@ -1,0 +1,166 @@
+"""Plans: sizes against real arrays, exchanges against a program's text, a step compiled for a TPU."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from iml.errors import InputError
+from iml.models.config import OPTConfig
+from iml.models.opt import OPT
+from iml.training import flops, mesh, optimizer, planner, step
+from iml.training.chips import find_chip
+from iml.training.collectives import Collective, collectives
+from iml.training.mesh import MeshConfig
+from iml.training.rules import PartitionRules
+from tests.training import tiny
+
+MODEL = OPTConfig(
+    vocab_size=512, num_layers=3, embed_dim=256, num_heads=4, max_positions=256, remat="full", dropout=0.0
+)
+
+
+def job(**changes):
+    settings = {
+        "model": MODEL,
+        "optimizer": optimizer.AdamConfig(),
+        "mesh": MeshConfig(data=1, fsdp=-1),
+        "rules": PartitionRules(),
+        "steps": 1000,
+        "batch_size": 8,
+        "length": 256,
+        "microbatches": 1,
+        "segments": 16,
+        "target_budget": 64,
+    }
+    return planner.Job(**settings | changes)
+
+
+def test_what_is_kept_is_what_real_arrays_take():
+    network = OPT(MODEL)
+    update = optimizer.make_optimizer(optimizer.AdamConfig(), 10, network.logical_axes())
+    layout = step.lay_out(network, update, PartitionRules(), mesh.make_mesh(MeshConfig()))
+    params = network.init(jax.random.key(0))
+    state = step.begin(layout, update, params)
+    sizes = {
+        name: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        for name, tree in (("parameters", state.params), ("optimiser", state.opt_state))
+    }
+    plan = planner.plan(job(), "h200:1")
+    assert plan.memory["parameters"] == sizes["parameters"]
+    assert plan.memory["optimiser"] == pytest.approx(sizes["optimiser"], rel=1e-4)
+    split = planner.plan(job(), "h200:8").memory
+    assert split["parameters"] == sizes["parameters"] // 8
+
+
+def test_time_is_bound_by_the_slowest_limit():
+    one, eight = (planner.plan(job(), f"h200:{count}") for count in (1, 8))
+    for plan in (one, eight):
+        assert plan.seconds == max(plan.seconds_by_limit.values()) and not plan.compiled and plan.fits
+        assert plan.hours == pytest.approx(1000 * plan.seconds / 3600)
+        assert plan.mfu == pytest.approx(
+            plan.model_flops / plan.seconds / (plan.chips * find_chip("h200").peak)
+        )
+    counted = 8 * 256 * flops.flops_per_token(MODEL, 256, learnt=0.25)
+    assert one.model_flops == counted and one.done_flops == pytest.approx(4 / 3 * counted)
+    assert not one.exchanges and {each.kind for each in eight.exchanges} == {"all-gather", "reduce-scatter"}
+    whole = planner.plan(job(model=dataclasses.replace(MODEL, remat="none"), target_budget=None), "h200:1")
+    assert whole.saved > 4 * one.saved and whole.memory["temporaries"] > one.memory["temporaries"]
+
+
+def test_suggestions_fit_and_come_quickest_first():
+    large = job(model=OPTConfig(num_layers=48, embed_dim=7168, num_heads=56), batch_size=256, length=2048)
+    plans = planner.suggest(large, "h200:64")
+    assert plans and all(plan.fits for plan in plans)
+    assert [plan.seconds for plan in plans] == sorted(plan.seconds for plan in plans)
+    assert not planner.suggest(large, "h200:1")
+
+
+@pytest.mark.parametrize("topology", ["v9:2x2", "h200", "v5p:4by4", "h200:0.5"])
+def test_unknown_machines_are_refused(topology):
+    with pytest.raises(InputError, match="no such machine"):
+        planner.plan(job(), topology)
+
+
+PROGRAM = """
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%all-reduce-scatter.1 (input: bf16[64,8]) -> bf16[16,8] {
+  %r = bf16[64,8]{1,0} all-reduce(%input), replica_groups={{0,1,2,3}}, to_apply=%sum
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %g = f32[16,8]{1,0} all-gather(%w), replica_groups=mesh['a'=4,'b'=2] {'a'}, dimensions={0}
+  %f = bf16[16,8]{1,0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+
+%condition (p: (s32[], f32[8])) -> pred[] {
+  %n = s32[] constant(24)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%condition, body=%body
+  %r = f32[4]{0} all-reduce(%p), replica_groups=[1,8], to_apply=%sum
+  ROOT %c = f32[8]{0} collective-permute(%p), source_target_pairs={{0,1}}
+}
+"""
+
+
+def test_exchanges_in_loops_count_as_often_as_they_turn():
+    assert collectives(PROGRAM) == [
+        Collective("all-gather", 24, 24 * 0.75 * 16 * 8 * 4),
+        Collective("all-reduce", 1, 2 * 7 / 8 * 4 * 4),
+        Collective("collective-permute", 1, 8 * 4),
+        Collective("reduce-scatter", 24, 24 * 0.75 * 64 * 8 * 2),
+    ]
+
+
+def command(*flags, **settings):
+    words = [sys.executable, "-m", "iml.precompile", *flags, "--gin_file=models/opt_125m.gin"]
+    words += ["--gin_file=mixtures/opt_iml.gin", "--gin_file=runs/finetune.gin"]
+    words += [f"--gin.{name}=none" for name in ("STORE_DIR", "VOCABULARY_DIR", "RUN_DIR")]
+    words += [f"--gin.{name}={value}" for name, value in settings.items()]
+    return subprocess.run(
+        words, cwd=tiny.ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True
+    )
+
+
+def test_the_command_plans_from_gin_files_and_opens_nothing(tmp_path):
+    done = command("--topology=h200:8,a100:16", "--suggest", f"--output={tmp_path / 'plans.json'}")
+    assert done.returncode == 0, done.stderr
+    plans = json.loads((tmp_path / "plans.json").read_text())
+    assert [(plan["topology"], plan["chips"], plan["by"]) for plan in plans] == [
+        ("h200:8", 8, "analytic model"),
+        ("a100:16", 16, "analytic model"),
+    ]
+    assert plans[0]["num_parameters"] == OPTConfig().num_parameters()
+    assert "meshes that fit" in done.stdout and "not compiled" in done.stdout
+    refused = command()
+    assert refused.returncode and "--topology" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu compiles for TPUs")
+def test_a_step_is_compiled_for_a_tpu_slice(tmp_path):
+    settings = {"MeshConfig.data": 1, "MeshConfig.fsdp": 4, "BATCH_SIZE": 8, "train.target_budget": 512}
+    done = command("--topology=v5p:2x2x1", f"--output={tmp_path / 'plans.json'}", **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [plan] = json.loads((tmp_path / "plans.json").read_text())
+    assert plan["by"] == "compiler" and plan["fits"] and plan["chips"] == 4
+    parameters = OPTConfig().num_parameters()
+    # All but biases and scales is split over the four chips.
+    assert plan["memory"]["parameters"] == pytest.approx(parameters, rel=0.01)
+    assert plan["memory"]["optimiser"] == pytest.approx(2 * parameters, rel=0.01)
+    gathered = plan["exchanges"]["all-gather"]["bytes"]
+    layers = 12 * 12 * 768**2 * 2
+    assert 0.9 * 2 * 0.75 * layers < gathered < 4 * 0.75 * layers
+    assert 0 < plan["mfu"] <= 1 and math.isfinite(plan["seconds"])
