@@ -27,7 +27,7 @@ LEVELS = ("fully_held_out", "partially_held_out", "supervised")
 #: What a task may be used for: training, choosing between models, and reporting.
 SETS = ("train", "validation", "test")
 #: Benchmarks that exist to evaluate: no scheme makes their tasks supervised.
-EVALUATION_ONLY = ("mmlu", "bbh", "raft", "opt_tasks")
+EVALUATION_ONLY = ("mmlu", "bbh", "raft", "opt_tasks", "zero_shot_cot")
 
 _DEFINITIONS = "iml.bench.definitions"
 _LEAVE_ONE_OUT = "flan_leave_one_out"

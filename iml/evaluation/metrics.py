@@ -18,6 +18,7 @@ _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 _CONCLUSION = re.compile(r"\banswer is:?\s*(.*?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE | re.DOTALL)
 _OPTION = re.compile(r"\(([A-Z])\)")
 _NAMED_OPTION = re.compile(r"\(([A-Za-z])\)|([A-Za-z])(?:[.:)]|$)")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?\.\d+")
 _UNCOUNTED = re.compile(r"[,\"'`\\]")
 
 
@@ -41,9 +42,11 @@ def final_answer(prediction: str, references: Sequence[str]) -> float:
     """Whether the answer at which a prediction arrives is a reference, in any case.
 
     The answer is what follows the first "answer is" up to the end of its sentence, and without these words the
-    first line; a reference that is itself a chain of thought counts by its answer. Commas, quotation marks and backslashes do not count; other punctuation does, since there are
-    answers of brackets alone. Where a reference is a letter in brackets the answer's letter decides, with or
-    without brackets: "(B)", "B.", "(B) blue".
+    first line; a reference that is itself a chain of thought counts by its answer. Commas, quotation marks and
+    backslashes do not count; other punctuation does, since there are answers of brackets alone. Where a
+    reference is a letter in brackets the answer's letter decides, with or without brackets: "(B)", "B.",
+    "(B) blue". Where it is a number, the answer's first number decides, after an equals sign if there is one:
+    "$1,000", "3 * 6 = 18 days".
     """
     answer = _final_answer(prediction)
     return 100.0 * any(_same_answer(answer, _final_answer(reference)) for reference in references)
@@ -115,6 +118,10 @@ def _same_answer(answer: str, reference: str) -> bool:
     if option:
         named = _NAMED_OPTION.match(answer.strip())
         return named is not None and (named[1] or named[2]).upper() == option[1]
+    number = _NUMBER.fullmatch(_folded(reference))
+    if number:
+        found = _NUMBER.search(_folded(answer).rpartition("=")[2])
+        return found is not None and float(found[0]) == float(number[0])
     return _folded(answer) == _folded(reference)
 
 

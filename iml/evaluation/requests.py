@@ -61,8 +61,8 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     """The tasks of a suite, by name, in order.
 
     A task is taken if its name and its category match patterns of the suite, its level is asked for and it has
-    the split asked for, or the other one where the suite allows that. Of a split larger than `suite.max_prompts_per_task` rows are drawn, the same for every
-    number of shots and every model.
+    the split asked for, or the other one where the suite allows that. Of a split larger than
+    `suite.max_prompts_per_task` rows are drawn, the same for every number of shots and every model.
 
     Raises:
       InputError: no task is left.
@@ -88,14 +88,22 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
 
 
 def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
-    """The patterns of `suite.tasks` that match no task of the store, each with what is known of the reason."""
+    """The patterns of `suite.tasks` that match no task of the store, or none with a split to evaluate, and why."""
     found = {}
     for pattern in suite.tasks:
-        if not any(fnmatchcase(name, pattern) for name in store.tasks):
+        entries = {name: entry for name, entry in store.tasks.items() if fnmatchcase(name, pattern)}
+        splits = [choose_split(entry, suite.split, suite.other_split) for entry in entries.values()]
+        if entries and not any(splits):
+            found[pattern] = f"{min(entries)} has no rows to evaluate, its splits being {_splits(entries)}"
+        elif not entries:
             failed = [name for name in sorted(store.failures) if fnmatchcase(name, pattern)]
             told = [f"{name} could not be prepared: {store.failures[name]}" for name in failed[:1]]
             found[pattern] = next(iter(told), "not in the store")
     return found
+
+
+def _splits(entries: Mapping[str, TaskEntry]) -> str:
+    return ", ".join(entries[min(entries)].splits) or "empty"
 
 
 def choose_split(entry: TaskEntry, wanted: str, other: bool = True) -> str | None:

@@ -156,7 +156,7 @@ class Runner:
         self, selected: Selected, requests: Sequence[Request], answers: Sequence[Prediction]
     ) -> list[Prediction]:
         """Prediction lines of one task, each with its metrics."""
-        card = self._store.tasks[selected.task].card
+        card = self._suite.scored(self._store.tasks[selected.task].card)
         texts = [answer["prediction"] for answer in answers]
         references = [request.references for request in requests]
         values = {name: metrics.compute(name, texts, references) for name in card.metrics}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from iml.bench.card import TaskCard
 from iml.bench.levels import LEVELS
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
+from iml.evaluation.metrics import METRICS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Suite:
         by side.
       with_eos: whether the end of the document counts as part of a candidate; both may be given.
       primary_scorer: the one whose choice is the prediction; "_eos" is added to its name where it counts EOS.
+      metric: the metric that is aggregated, in place of the first of each task's card; None for that.
       max_new_tokens: longest generated answer (paper, section 4.1: 256).
       split_scheme: name or path of the scheme that gives tasks their levels.
     """
@@ -46,6 +49,7 @@ class Suite:
     scorers: Sequence[str] = ("sum", "mean", "char", "unconditional")
     with_eos: Sequence[bool] = (True, False)
     primary_scorer: str = "sum_eos"
+    metric: str | None = None
     max_new_tokens: int = 256
     split_scheme: str = "opt_iml"
 
@@ -62,9 +66,19 @@ class Suite:
             if level not in LEVELS:
                 remedy = f"Known: {', '.join(LEVELS)}"
                 raise InputError(f"unknown level {level!r}", field="Suite.levels", remedy=remedy)
+        if self.metric is not None and self.metric not in METRICS:
+            remedy = f"Known: {', '.join(METRICS)}"
+            raise InputError(f"no metric {self.metric!r}", field="Suite.metric", remedy=remedy)
         if min(self.shots) < 0:
             raise InputError("must not be negative", field="Suite.shots")
         for name in ("max_prompts_per_task", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"must be at least 1, not {value}", field=f"Suite.{name}")
+
+    def scored(self, card: TaskCard) -> TaskCard:
+        """The card with the suite's metric before its own."""
+        if self.metric is None:
+            return card
+        others = tuple(name for name in card.metrics if name != self.metric)
+        return dataclasses.replace(card, metrics=(self.metric, *others))

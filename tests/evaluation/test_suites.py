@@ -67,6 +67,7 @@ def store(tmp_path):
             "super_natural_instructions.task1_nli": task(**te),
             "super_natural_instructions.task2_qa": task(**qa),
             "super_natural_instructions.task3_nli": {"card": te, "validation": [("a", "b")]},
+            "t5.train_only": {"train": [("a", "b")]},
             "bbh.snarks": task(category="BIG-Bench Hard"),
             "bbh.snarks_cot": task(category="BIG-Bench Hard"),
             "mmlu.virology": {
@@ -114,13 +115,22 @@ def test_what_is_missing_is_told_and_the_rest_is_run(tmp_path, store, capsys):
     record = json.loads(index.read_text())
     record["failures"] = {"bbh.add": "add.json:1: is not JSON"}
     index.write_text(json.dumps(record))
-    suite = Suite(tasks=("mmlu.*", "raft.*", "bbh.add"), split="test", shots=(0,), max_new_tokens=4)
+    suite = Suite(
+        tasks=("mmlu.*", "raft.*", "bbh.add", "t5.train_only"),
+        split="test",
+        shots=(0,),
+        max_new_tokens=4,
+        metric="rouge_l",
+    )
     evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), suite)
     shown = capsys.readouterr().out
     assert shown.index("missing: raft.*: not in the store") < shown.index("suite validation")
     assert "missing: bbh.add: bbh.add could not be prepared: add.json:1" in shown
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert set(scores["failures"]) == {"raft.*", "bbh.add"}
+    assert set(scores["failures"]) == {"raft.*", "bbh.add", "t5.train_only"}
+    assert "its splits being train" in scores["failures"]["t5.train_only"]
+    assert scores["tasks"]["mmlu.virology"]["metric"] == "rouge_l"
+    assert set(scores["tasks"]["mmlu.virology"]["metrics"]) == {"rouge_l", "accuracy"}
     assert "could not be prepared" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -156,7 +166,7 @@ def test_partial_scores_are_of_what_follows_the_referent(tmp_path):
     assert all(np.isclose(likelihood.ending, likelihood.text) for likelihood in different)
 
 
-@pytest.mark.parametrize("field", ["tasks", "categories"])
-def test_empty_lists_are_refused(field):
-    with pytest.raises(InputError, match=field):
-        Suite(**{field: ()})
+@pytest.mark.parametrize("setting", [{"tasks": ()}, {"categories": ()}, {"metric": "rouge"}])
+def test_bad_settings_are_refused(setting):
+    with pytest.raises(InputError, match=f"Suite.{next(iter(setting))}"):
+        Suite(**setting)

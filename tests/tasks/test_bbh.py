@@ -12,7 +12,7 @@ from iml.errors import InputError
 from iml.evaluation.metrics import METRICS
 from tasks import bbh
 from tests.stores import make_store
-from tests.tasks.registered import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
+from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
 
 AS_WRITTEN = PromptFormat(separator="\n\n", delimiters=[""], definition_prefixes=[""], input_prefixes=[""])
 PROMPT = (
@@ -111,6 +111,11 @@ def test_reasoning_is_scored_by_its_answer(real_data):
         ('"ant, bee"', "ant bee", True),
         ("The answer is 3.5.", "3.5", True),
         ("-3", "3", False),
+        ("The answer is $1,000.", "1000", True),
+        ("3 * 6 = 18 days", "18", True),
+        ("The answer is 18.00 dollars.", "18", True),
+        ("eighteen", "18", False),
+        ("18.5", "18", False),
         ("The answer is 18", "16 - 3 - 4 = 9, and 9 * 2 = 18. The answer is 18.", True),
         ("9. The answer is 9", "16 - 3 - 4 = 9, and 9 * 2 = 18. The answer is 18.", False),
     ],

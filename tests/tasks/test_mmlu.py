@@ -13,7 +13,7 @@ from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
 from tasks import mmlu, mmlu_text
 from tests.stores import make_store
-from tests.tasks.registered import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
+from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
 
 AS_WRITTEN = PromptFormat(separator="\n\n", delimiters=[""], definition_prefixes=[""], input_prefixes=[""])
 

@@ -11,7 +11,7 @@ from iml.bench import registry
 from iml.errors import InputError
 from tasks import opt_tasks
 from tasks.opt_task_forms import FORMS
-from tests.tasks.registered import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
+from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
 
 PAPER = {
     *("piqa", "arc_easy", "arc_challenge", "openbook_qa", "winograd", "winogrande", "boolq"),

@@ -9,7 +9,7 @@ pytest.importorskip("seqio")
 from iml.bench import registry
 from iml.errors import InputError
 from tasks import raft
-from tests.tasks.registered import empty_registries, manifest, read, splits  # noqa: F401
+from tests.tasks.evaluation_only import empty_registries, manifest, read, splits  # noqa: F401
 
 ROWS = "Tweet,Note,Label,ID\n" + "".join(
     f'"t{i}\nmore",n,{"yes" if i % 2 else "no"},{i}\n' for i in range(12)
