@@ -70,7 +70,7 @@ class DialogueTask:
         paths, seen = self.files[split], set()
         for path in paths:
             before = len(seen)
-            for uid, turns in READERS[self.reader](path):
+            for uid, turns in layouts.guarded(READERS[self.reader](path), path):
                 text = "\n".join(filter(None, (turn.strip() for turn in turns)))
                 if text:
                     uid = uid if len(paths) == 1 else f"{layouts.label(self.home, path)}-{uid}"

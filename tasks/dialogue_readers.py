@@ -88,10 +88,11 @@ def blended_skill_talk(path: epath.Path) -> Iterator[tuple[str, Turns]]:
     for number, record in enumerate(files.json_records(path), start=1):
         given = [field(record, f"{who}_turker_utterance", str, path) for who in ("free", "guided")]
         turns = field(record, "dialog", list, path)
-        try:
-            yield str(number), [*given, *(text for _, text in turns)]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"record {number} has a turn that is none", path=path, field="dialog") from error
+        if not all(isinstance(turn, list) and len(turn) == 2 and isinstance(turn[1], str) for turn in turns):
+            raise InputError(
+                f"record {number} has a turn that is not [speaker, text]", path=path, field="dialog"
+            )
+        yield str(number), [*given, *(text for _, text in turns)]
 
 
 def multi_session_chat(path: epath.Path) -> Iterator[tuple[str, Turns]]:

@@ -1,12 +1,17 @@
-"""Finds the files of a data set by the patterns that its definition gives. Opens none of them."""
+"""Finds the files of a data set by the patterns that its definition gives, and guards their reading."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from etils import epath
 
+from iml.errors import InputError
+
 Splits = dict[str, tuple[epath.Path, ...]]
+
+_Record = TypeVar("_Record")
 
 
 def find(home: epath.Path, pattern: str) -> list[epath.Path]:
@@ -39,3 +44,21 @@ def label(home: epath.Path, path: epath.Path) -> str:
     """A file's name without its ends, after the folder it stands in unless that is the set's own."""
     folder = "" if path.parent == home else f"{path.parent.name}-"
     return folder + path.name.partition(".")[0]
+
+
+def guarded(records: Iterable[_Record], path: epath.Path) -> Iterator[_Record]:
+    """A reader's records; what it trips over without having looked for it is told with the file all the same.
+
+    Raises:
+      InputError: the reader met something that is not of the file's form.
+    """
+    read = 0
+    try:
+        for record in records:
+            read += 1
+            yield record
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        problem = f"is not of its form after {read} examples ({type(error).__name__}: {str(error)[:100]})"
+        raise InputError(problem, path=path) from error

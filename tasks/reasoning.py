@@ -90,7 +90,7 @@ class ReasoningTask:
         instruction = known["instructions"][definition.get("kind", "question")]
         for path in paths:
             reader = readers.cot if path.name.endswith(".tsv") else READERS[definition["reader"]]
-            for problem in reader(path, split):
+            for problem in layouts.guarded(reader(path, split), path):
                 if split == "train" and not problem.rationale.strip():
                     continue
                 uid = problem.uid if len(paths) == 1 else f"{layouts.label(path.parent, path)}-{problem.uid}"

@@ -94,7 +94,7 @@ class StructuredTask:
         reader, paths, seen = READERS[definition["reader"]], self.files[split], set()
         for path in paths:
             before = len(seen)
-            for record in reader(self.home, path, options):
+            for record in layouts.guarded(reader(self.home, path, options), path):
                 uid = record.uid if len(paths) == 1 else f"{layouts.label(self.home, path)}-{record.uid}"
                 uid = uid if uid not in seen else f"{uid}-{len(seen)}"
                 seen.add(uid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import re
@@ -125,7 +126,10 @@ def _query(record: Any, path: epath.Path, options: Options) -> str:
 
 
 def _schemas(home: epath.Path, options: Options) -> Mapping[str, str]:
-    return _read_schemas(home / "tables.json", bool(options.get("as_written")))
+    """Of all databases; Spider's test databases have a file of their own."""
+    paths = [home / "tables.json", *(path for path in [home / "test_tables.json"] if path.exists())]
+    found = [_read_schemas(path, bool(options.get("as_written"))) for path in paths]
+    return collections.ChainMap(*map(dict, found))
 
 
 @functools.lru_cache(maxsize=4)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import functools
 import io
+import json
+import os
 import re
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -186,7 +190,8 @@ def feverous(home: epath.Path, path: epath.Path, options: Options) -> Iterator[R
         raise InputError(
             "is missing", path=database, remedy="Get FEVEROUS's Wikipedia pages, on a local disk"
         )
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as pages:
+    address = f"file:{urllib.parse.quote(os.fspath(database))}?mode=ro"
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as pages:
         for number, record in files.json_lines(path):
             evidence = files.field(record, "evidence", list, path, number)
             ids = evidence[0].get("content", ()) if evidence else ()
@@ -196,7 +201,7 @@ def feverous(home: epath.Path, path: epath.Path, options: Options) -> Iterator[R
             label = files.field(record, "label", str, path, number).lower()
             try:
                 structure = _evidence(ids, pages, claim, options)
-            except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError) as error:
+            except (sqlite3.Error, AttributeError, ValueError, KeyError, IndexError, TypeError) as error:
                 raise InputError(
                     f"evidence not found in {database.name}: {error}", path=path, line=number
                 ) from error
@@ -224,8 +229,6 @@ def _evidence(ids: list[str], pages: sqlite3.Connection, claim: str, options: Op
 
 
 def _page(pages: sqlite3.Connection, name: str) -> dict[str, Any]:
-    import json
-
     found = pages.execute("SELECT data FROM wiki WHERE id = ?", (name,)).fetchone()
     if found is None:
         raise KeyError(name)
