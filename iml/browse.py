@@ -13,10 +13,11 @@ import os
 from collections.abc import Sequence
 
 from iml import configuration
-from iml.bench.mixing import Mixture
+from iml.bench import mixing
 from iml.browser.catalogue import Catalogue
 from iml.browser.parts import counted
 from iml.browser.site import Site, Stream
+from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.data.store import ExampleStore
 from iml.data.vocabulary import Vocabulary
@@ -119,6 +120,6 @@ if __name__ == "__main__":
     configuration.run(
         browse,
         doc=__doc__,
-        configurables=(Mixture, PromptFormat, Stream),
+        configurables=(*mixing.CONFIGURABLES, *prompts.CONFIGURABLES, Stream),
         flags={"export": "folder to write the pages to, instead of serving them"},
     )

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from iml.bench.card import BENCHMARKS, TaskCard
+from iml.bench.subsets import CategorySubset, TaskSubset
 from iml.errors import InputError
 
 #: Sources outside the benchmark families that `extra_shares` may name.
@@ -32,8 +33,10 @@ class Mixture:
       proportions: relative share of each benchmark; a benchmark that is not named is left out, one without
         tasks leaves its share to the others. None keeps the natural proportions.
       extra_shares: fraction of the whole that these benchmarks get; all others share the rest.
+      extra_from: benchmark that the extra shares are taken from; None to take them from all others alike.
       tasks: patterns of the task names to take.
       exclude: patterns of the task names to leave out.
+      subset: which of those tasks to take, benchmarks of `extra_shares` aside; None for all.
       epoch_size: draws in an epoch; None for the number of examples, each task capped at `eps`.
     """
 
@@ -41,8 +44,10 @@ class Mixture:
     eps: int | None = 4096
     proportions: Mapping[str, float] | None = None
     extra_shares: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    extra_from: str | None = None
     tasks: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
+    subset: TaskSubset | CategorySubset | None = None
     epoch_size: int | None = None
 
     def __post_init__(self):
@@ -59,12 +64,14 @@ class Mixture:
                     raise InputError(f"the share of {benchmark!r} is {share}", field=f"Mixture.{name}")
         if sum(map(_exact, self.extra_shares.values())) > 1:
             raise InputError("the shares are fractions and sum to over 1", field="Mixture.extra_shares")
+        if self.extra_from in self.extra_shares:
+            raise InputError("cannot be one that gets an extra share", field="Mixture.extra_from")
 
     def select(self, cards: Mapping[str, TaskCard]) -> tuple[str, ...]:
-        """Names of the tasks to train on, sorted: supervised, wanted by `tasks` and not by `exclude`.
+        """Names of the tasks to train on, sorted: supervised, wanted by `tasks`, not by `exclude`, in `subset`.
 
         Raises:
-          InputError: a pattern of `tasks` matches no task, or nothing is left.
+          InputError: a pattern of `tasks` matches no task, nothing is left, or the subset cannot be made.
         """
         from iml.bench.levels import load_split_scheme
 
@@ -84,7 +91,12 @@ class Mixture:
         )
         if not chosen:
             raise InputError("no supervised task is left to train on", field="Mixture.tasks")
-        return chosen
+        if self.subset is None:
+            return chosen
+        extra = {name for name in chosen if cards[name].benchmark in self.extra_shares}
+        validated = [name for name in chosen if "validation" in scheme.sets(cards[name])]
+        inside = self.subset.select({name: cards[name] for name in chosen if name not in extra}, validated)
+        return tuple(sorted(extra.union(inside)))
 
     def counts(self, tasks: Mapping[str, tuple[str, int]]) -> dict[str, int]:
         """Draws of every task in an epoch, of tasks with a positive rate only, sorted by name.
@@ -128,9 +140,14 @@ class Mixture:
 
     def _shares(self, natural: Mapping[str, Fraction]) -> dict[str, Fraction]:
         """Share of each benchmark that has one; they sum to 1."""
-        for field in ("proportions", "extra_shares"):
-            known = {*BENCHMARKS, *EXTRA_SOURCES, *natural}
-            for benchmark in getattr(self, field) or {}:
+        known = {*BENCHMARKS, *EXTRA_SOURCES, *natural}
+        named = {
+            "proportions": self.proportions or {},
+            "extra_shares": self.extra_shares,
+            "extra_from": [self.extra_from] if self.extra_from else [],
+        }
+        for field, benchmarks in named.items():
+            for benchmark in benchmarks:
                 if benchmark not in known:
                     remedy = _suggestion(benchmark, sorted(known))
                     raise InputError(
@@ -149,7 +166,21 @@ class Mixture:
         if not base or not rest:
             base, whole = {}, sum(extra.values())
             extra = {name: share / whole for name, share in extra.items()}
-        return {name: rest * weight / total for name, weight in base.items()} | extra
+        if self.extra_from is None or not base:
+            return {name: rest * weight / total for name, weight in base.items()} | extra
+        shares = {name: weight / total for name, weight in base.items()}
+        left = shares.get(self.extra_from, 0) - sum(extra.values())
+        if left <= 0:
+            raise InputError(
+                f"{self.extra_from} has {float(shares.get(self.extra_from, 0)):.4g} of the whole, from which"
+                f" {float(sum(extra.values())):.4g} cannot be taken",
+                field="Mixture.extra_from",
+            )
+        return shares | {self.extra_from: left} | extra
+
+
+#: What a gin file may set of a mixture; to be known wherever `Mixture` is.
+CONFIGURABLES = (Mixture, TaskSubset, CategorySubset)
 
 
 def _apportion(

@@ -1,0 +1,129 @@
+"""Subsets of a mixture's tasks, for studies of how results grow with tasks and with categories.
+
+After OPT-IML, section 4.3 (tables 16 and 17): random sets of 16, 64, 256 and 1,024 tasks, each within the next,
+and the tasks of the largest 4, 16 and 64 categories; those that the study is evaluated on as supervised are in
+every one.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import difflib
+import fnmatch
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from iml.bench.card import TaskCard
+from iml.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSubset:
+    """A random set of tasks; a smaller set of the same seed and `always` lies within a larger one.
+
+    A task's place in the order hangs on its name and the seed alone: further tasks in a store push others out
+    of the set, but change nothing in their order.
+
+    Attributes:
+      size: tasks in the set, those of `always` counted in; all tasks where there are no more.
+      always: patterns of the tasks that are in every set; None for the supervised tasks that the split scheme
+        validates on.
+      seed: another seed draws another set.
+    """
+
+    size: int
+    always: Sequence[str] | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        _check(self)
+
+    def select(self, cards: Mapping[str, TaskCard], validated: Sequence[str] = ()) -> tuple[str, ...]:
+        """Names of the set, sorted.
+
+        Args:
+          cards: what is chosen from.
+          validated: names that are in every set if `always` is None.
+
+        Raises:
+          InputError: a pattern matches no task, or more tasks are always in than the set has.
+        """
+        first = set(validated) & cards.keys() if self.always is None else _matching(self, cards)
+        _check_room(self, len(first), "tasks")
+        others = sorted(cards.keys() - first, key=self._place)
+        return tuple(sorted([*first, *others[: self.size - len(first)]]))
+
+    def _place(self, name: str) -> tuple[bytes, str]:
+        text = f"{self.seed} {name}".encode()
+        return hashlib.blake2b(text, digest_size=8).digest(), name
+
+
+@dataclasses.dataclass(frozen=True)
+class CategorySubset:
+    """The tasks of the categories that have the most tasks; ties go by name.
+
+    Attributes:
+      size: categories, those of `always` counted in; all where there are no more.
+      always: categories that are always in; None for those of the supervised tasks that the split scheme
+        validates on (of OPT-IML's, question answering, summarization and dialogue generation).
+    """
+
+    size: int
+    always: Sequence[str] | None = None
+
+    def __post_init__(self):
+        _check(self)
+
+    def select(self, cards: Mapping[str, TaskCard], validated: Sequence[str] = ()) -> tuple[str, ...]:
+        """Names of the categories' tasks, sorted; arguments and errors as `TaskSubset.select`."""
+        tasks = collections.Counter(card.category for card in cards.values())
+        if self.always is None:
+            first = {cards[name].category for name in validated if name in cards}
+        else:
+            first = set(self.always)
+            for category in self.always:
+                if category not in tasks:
+                    raise _unknown(self, category, tasks)
+        _check_room(self, len(first), "categories")
+        others = sorted(tasks.keys() - first, key=lambda category: (-tasks[category], category))
+        chosen = first | set(others[: self.size - len(first)])
+        return tuple(sorted(name for name, card in cards.items() if card.category in chosen))
+
+
+def _check(subset: TaskSubset | CategorySubset) -> None:
+    owner = type(subset).__name__
+    if subset.size < 1:
+        raise InputError(f"must be at least 1, not {subset.size}", field=f"{owner}.size")
+    if isinstance(subset.always, str):
+        raise InputError("must be a list, not one string", field=f"{owner}.always")
+    if subset.always is not None:
+        object.__setattr__(subset, "always", tuple(subset.always))
+
+
+def _check_room(subset: TaskSubset | CategorySubset, always: int, what: str) -> None:
+    if always > subset.size:
+        raise InputError(
+            f"{always} {what} are always in, which leaves no room for {subset.size}",
+            field=f"{type(subset).__name__}.size",
+            remedy=f"Choose {always} or more, or name fewer in {type(subset).__name__}.always",
+        )
+
+
+def _matching(subset: TaskSubset, cards: Mapping[str, TaskCard]) -> set[str]:
+    matching: set[str] = set()
+    for pattern in subset.always or ():
+        found = {name for name in cards if fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            raise _unknown(subset, pattern, cards)
+        matching |= found
+    return matching
+
+
+def _unknown(subset: TaskSubset | CategorySubset, name: str, known: Mapping[str, object]) -> InputError:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return InputError(
+        f"nothing to train on matches {name!r}",
+        field=f"{type(subset).__name__}.always",
+        remedy=f"Did you mean {close[0]!r}?" if close else None,
+    )
