@@ -26,7 +26,8 @@ class Task:
     Attributes:
       card: its card.
       splits: its splits, by name.
-      definition: the beginning of its instruction, or of its first input where that is part of it.
+      definition: the beginning of its instruction, of its first input where that is part of it, or of its
+        first target where it has neither.
       levels: level by the name of a split scheme.
     """
 
@@ -127,7 +128,8 @@ class Catalogue:
         except InputError:
             # The task's own page says what is wrong with its files.
             return task
-        return dataclasses.replace(task, definition=(example.instruction or example.source)[:DEFINITION])
+        text = example.instruction or example.source or example.target
+        return dataclasses.replace(task, definition=text[:DEFINITION])
 
 
 def _grouped(tasks: Mapping[str, Task], key, order) -> dict[str, list[Task]]:

@@ -20,6 +20,8 @@ from iml.data.vocabulary import Vocabulary
 
 #: Tokens that a character may be spread over: its UTF-8 has four bytes at most, but tokens may overlap it.
 _SPREAD = 6
+#: What decoding puts for bytes that are no character.
+_TORN = "\N{REPLACEMENT CHARACTER}"
 _SPECIAL = {Vocabulary.BOS: "<s>", Vocabulary.PAD: "<pad>", Vocabulary.EOS: "</s>", Vocabulary.UNK: "<unk>"}
 
 
@@ -143,17 +145,13 @@ def token_pieces(vocabulary: Vocabulary, tokens: np.ndarray, learnt: np.ndarray)
     ids, flags = tokens.tolist(), learnt.tolist()
     start = 0
     while start < len(ids):
-        if ids[start] in _SPECIAL:
-            yield Piece(_SPECIAL[ids[start]], flags[start], (ids[start],), "special")
-            start += 1
-            continue
-        end, text = start + 1, _text(vocabulary, ids[start])
-        while "\N{REPLACEMENT CHARACTER}" in text and end - start < _SPREAD and end < len(ids):
+        piece, end = _piece(vocabulary, ids[start], flags[start]), start + 1
+        while _TORN in piece.text and end - start < _SPREAD and end < len(ids):
             if flags[end] != flags[start] or ids[end] in _SPECIAL:
                 break
             end += 1
-            text = vocabulary.decode(ids[start:end])
-        yield Piece(text, flags[start], tuple(ids[start:end]))
+            piece = Piece(vocabulary.decode(ids[start:end]), flags[start], tuple(ids[start:end]))
+        yield piece
         start = end
 
 
@@ -192,6 +190,9 @@ def _part(piece: Piece, start: int, end: int) -> Piece | None:
     return dataclasses.replace(piece, text=text) if text else None
 
 
-@functools.lru_cache(maxsize=65536)
-def _text(vocabulary: Vocabulary, token: int) -> str:
-    return vocabulary.decode([token])
+@functools.lru_cache(maxsize=1 << 17)
+def _piece(vocabulary: Vocabulary, token: int, learnt: bool) -> Piece:
+    """A token by itself; the same few thousand make up most of any text."""
+    if token in _SPECIAL:
+        return Piece(_SPECIAL[token], learnt, (token,), "special")
+    return Piece(vocabulary.decode([token]), learnt, (token,))

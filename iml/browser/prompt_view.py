@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -88,7 +89,12 @@ def _piece(piece: Piece) -> str:
         return tag("span", f" … {piece.text} … ", class_="gap")
     if piece.kind == "special":
         return tag("i", piece.text, class_="special")
-    return tag("i", piece.text) if piece.tokens else piece.text
+    return _token(piece.text) if piece.tokens else piece.text
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _token(text: str) -> Markup:
+    return tag("i", text)
 
 
 def _answers(title: str, answers: Sequence[str]) -> Markup:
