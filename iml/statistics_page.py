@@ -31,6 +31,7 @@ _FAMILIES = {
     "bbh": "BIG-Bench Hard",
     "raft": "RAFT",
     "opt_tasks": "OPT's tasks",
+    "zero_shot_cot": "Zero-shot CoT",
     "pretraining": "Pre-training",
     "dialogue": "Dialogue",
 }
