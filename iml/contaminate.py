@@ -17,6 +17,7 @@ import os
 import pathlib
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,10 @@ from iml.evaluation.requests import SPLITS
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Rows that are scanned at once, and that a process is handed at once.
-_PIECE, _JOB = 4096, 8192
+#: Rows that are scanned at once; fewer where there would be less than some jobs for each process.
+_PIECE, _JOBS = 4096, 8
+#: What worker processes need, imported once for all of them.
+_PRELOAD = ("iml.bench.contamination", "iml.configuration", "iml.data.store", "iml.evaluation.requests")
 #: Training examples of the paper's bench (Table 1), for the projection.
 PAPER_EXAMPLES = 17_900_000
 #: Pairs that the summary on the screen lists.
@@ -105,7 +108,8 @@ def contaminate(
     if decided_path.exists():
         contamination_decisions.load(decided_path)  # A mistake in it shows before the work, not after.
 
-    index_dir = output / "index"
+    # A name of its own: workers that outlive a run keep what they have opened.
+    index_dir = output / f".index-{uuid.uuid4().hex[:12]}"
     try:
         index = build_index(store, evaluated, IndexBuilder(ngram, template_share, template_words))
         index.save(index_dir)
@@ -205,7 +209,8 @@ def _scan_all(
     store: ExampleStore, tasks: Sequence[str], index_dir: pathlib.Path, processes: int, beam: Beam | None
 ) -> dict[str, dict[str, Overlap]]:
     """By training task, by evaluation task, what they share."""
-    jobs = list(_jobs({name: _rows(store, name, "train") for name in tasks}))
+    processes = processes or os.cpu_count() or 1
+    jobs = list(_jobs({name: _rows(store, name, "train") for name in tasks}, _JOBS * processes))
     arguments = {"store_dir": os.fspath(store.path), "index_dir": os.fspath(index_dir)}
     parts: dict[str, dict[str, Overlap]] = {}
     for result in _run(jobs, arguments, processes, beam, index_dir.parent):
@@ -223,14 +228,14 @@ def _run(
     folder: pathlib.Path,
 ) -> Iterator[Any]:
     """What `scan_pieces` makes of each job, in any order."""
-    processes = max(1, min(processes or os.cpu_count() or 1, len(jobs)))
+    processes = min(processes, len(jobs))
     if beam is not None:
         yield from map_items(beam, "iml.contaminate:scan_pieces", jobs, arguments, folder)
     elif processes == 1:
         yield from (scan_pieces(job, **arguments) for job in jobs)
     else:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["iml.contaminate"])
+        context.set_forkserver_preload(list(_PRELOAD))
         with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
             futures = [pool.submit(scan_pieces, job, **arguments) for job in jobs]
             try:
@@ -242,18 +247,19 @@ def _run(
     _open.cache_clear()
 
 
-def _jobs(rows: Mapping[str, int]) -> Iterator[list[Piece]]:
+def _jobs(rows: Mapping[str, int], fewest: int) -> Iterator[list[Piece]]:
     """All rows of all tasks in pieces, small tasks together in one job."""
+    size = max(1, min(_PIECE, sum(rows.values()) // fewest))
     job: list[Piece] = []
-    size = 0
+    room = size
     for name, count in rows.items():
-        for first in range(0, count, _PIECE):
-            stop = min(count, first + _PIECE)
+        for first in range(0, count, size):
+            stop = min(count, first + size)
             job.append((name, first, stop))
-            size += stop - first
-            if size >= _JOB:
+            room -= stop - first
+            if room <= 0:
                 yield job
-                job, size = [], 0
+                job, room = [], size
     if job:
         yield job
 
