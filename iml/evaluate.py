@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml import configuration
-from iml.data.prompts import PromptFormat
+from iml.data import prompts
 from iml.errors import InputError
 from iml.evaluation.suites import Suite
 from iml.training.mesh import MeshConfig
@@ -114,7 +114,7 @@ def evaluate(
         raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
     scores = aggregation.aggregate(
         outcome.predictions,
-        {name: entry.card for name, entry in store.tasks.items()},
+        {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
         {name: task.level for name, task in selected.items()},
         header,
         {**missing, **outcome.failures},
@@ -189,4 +189,6 @@ def _describe(
 
 
 if __name__ == "__main__":
-    configuration.run(evaluate, doc=__doc__, configurables=(Suite, PromptFormat, MeshConfig, PartitionRules))
+    configuration.run(
+        evaluate, doc=__doc__, configurables=(Suite, *prompts.CONFIGURABLES, MeshConfig, PartitionRules)
+    )
