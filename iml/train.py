@@ -17,7 +17,9 @@ import platform
 from typing import TYPE_CHECKING, Any
 
 from iml import configuration
+from iml.bench import mixing
 from iml.bench.mixing import Mixture
+from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
 from iml.models.config import OPTConfig
@@ -36,6 +38,7 @@ FLAGS = {
     "show_step": "print what the model sees at this step, counted from 0, and end",
     "cache_tokens": "keep the token ids of this many draws (default an epoch) in train.cache_dir, and end",
     "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
+    "doctor": "examine the machine: devices, attention, leak probe, 20 timed steps; and end",
     "coordinator_address": "host:port of process 0, for a run of several processes",
     "num_processes": "how many processes the run has",
     "process_id": "the number of this process, from 0",
@@ -45,7 +48,14 @@ FLAGS = {
 }
 #: Those that iml.precompile has.
 PLANNING = ("topology", "suggest", "output")
-CONFIGURABLES = (OPTConfig, Mixture, PromptFormat, AdamConfig, MeshConfig, PartitionRules)
+CONFIGURABLES = (
+    OPTConfig,
+    *mixing.CONFIGURABLES,
+    *prompts.CONFIGURABLES,
+    AdamConfig,
+    MeshConfig,
+    PartitionRules,
+)
 #: Settings of the model with which a run may be gone on with: they change speed and memory.
 _FREE = ("remat", "attention", "init_std")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
@@ -80,6 +90,7 @@ def train(
     show_step: str | None = None,
     show_lanes: str = "0",
     cache_tokens: str | None = None,
+    doctor: bool = False,
     coordinator_address: str | None = None,
     num_processes: str | None = None,
     process_id: str | None = None,
@@ -119,6 +130,7 @@ def train(
       show_step: print what the model sees at this step.
       show_lanes: rows to print.
       cache_tokens: keep the token ids of so many draws, and end.
+      doctor: examine the machine, and end.
       coordinator_address: see `--help`.
       num_processes: see `--help`.
       process_id: see `--help`.
@@ -231,6 +243,10 @@ def train(
         _describe(console, setup, dry_run)
     if dry_run:
         return {}
+    if doctor:
+        from iml.training.doctor import examine
+
+        return examine(setup, console)
     return _run(console, setup, init_from, vocabulary_dir, leak_probe)
 
 

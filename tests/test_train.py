@@ -92,6 +92,12 @@ def test_a_run_from_kept_token_ids_is_the_same_run(folder, capsys, monkeypatch):
         tiny.run(folder, cache_tokens=True)
 
 
+def test_the_doctor_measures_and_writes_nothing(folder, capsys):
+    found = tiny.run(folder, doctor=True)
+    assert found["attention"] == "xla" and found["tokens_per_second"] > 0 and found["compile_seconds"] > 0
+    assert "no other" in capsys.readouterr().out and not (folder / "run").exists()
+
+
 def wait_for(path, process):
     until = time.monotonic() + 240
     while not path.exists():

@@ -89,7 +89,7 @@ class Trainer:
         setup, done = self._setup, self._stream_state.step
         if done >= setup.steps:
             return {}
-        train_step = self._compile()
+        train_step = compile_step(setup)
         key = jax.random.key(setup.seed)
         keeper = checkpoints.Checkpoints(setup.run_dir, setup.keep)
         log = _Log(setup, done, self._console)
@@ -128,20 +128,6 @@ class Trainer:
             raise SystemExit(REQUEUE)
         return log.last
 
-    def _compile(self):
-        setup, stream = self._setup, self._setup.stream
-        names = benchmark_names(stream)
-        return step.make_train_step(
-            setup.model,
-            setup.make_optimizer(),
-            optimizer.make_schedule(setup.optimizer, setup.steps),
-            setup.layout,
-            setup.mesh,
-            setup.microbatches,
-            [names.index(stream.store.tasks[task].card.benchmark) for task in stream.tasks],
-            len(names),
-        )
-
     def _save(self, keeper: checkpoints.Checkpoints, done: int) -> None:
         whole = feed.gather_state(self._stream_state)
         meta = {**self._setup.meta, "step": done, "stream": whole.to_json(), "seed": self._setup.seed}
@@ -159,6 +145,21 @@ class Trainer:
         return multihost_utils.reached_preemption_sync_point(done)
 
 
+def compile_step(setup: Setup):
+    """The run's step, as `step.make_train_step` gives it."""
+    stream, names = setup.stream, benchmark_names(setup.stream)
+    return step.make_train_step(
+        setup.model,
+        setup.make_optimizer(),
+        optimizer.make_schedule(setup.optimizer, setup.steps),
+        setup.layout,
+        setup.mesh,
+        setup.microbatches,
+        [names.index(stream.store.tasks[task].card.benchmark) for task in stream.tasks],
+        len(names),
+    )
+
+
 def benchmark_names(stream: TrainStream) -> list[str]:
     """The benchmarks that a stream draws from, sorted."""
     return sorted({stream.store.tasks[task].card.benchmark for task in stream.tasks})
@@ -170,7 +171,9 @@ class _Log:
     def __init__(self, setup: Setup, done: int, console: Console):
         self.last: metrics.Record = {}
         self._names = benchmark_names(setup.stream)
-        self._flops = flops.flops_per_token(setup.model.config, setup.stream.length)
+        stream = setup.stream
+        learnt = (stream.limits.targets or stream.length) / stream.length
+        self._flops = flops.flops_per_token(setup.model.config, stream.length, learnt)
         peak = flops.peak_flops(jax.devices()[0].device_kind)
         self._peak = peak * jax.device_count() if peak else None
         # Every process has the metrics; one writes them.
