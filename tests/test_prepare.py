@@ -1,5 +1,6 @@
 """Preparing: the same store however it is made, only what changed made again, and failures that are told."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -13,6 +14,7 @@ from iml import prepare as prepare_lib
 from iml import seqio_bridge
 from iml.bench import registry
 from iml.data.store import ExampleStore
+from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -160,6 +162,52 @@ def test_a_full_disk_is_told_and_the_store_stays(own, monkeypatch):
     with pytest.raises(InputError, match=r"No space left on device.*Is the disk full\?"):
         prepare(own)
     assert ExampleStore(own / "store").tasks == before
+
+
+def test_a_task_keeps_no_more_training_examples_than_its_cap(own):
+    capped = prepare(own, max_examples={"own": 10})
+    kept = ExampleStore(own / "store")
+    rows = {name: kept.read_many(name, "train", range(10)) for name in capped}
+    assert {entry.splits["train"].examples for entry in capped.values()} == {10}
+    assert all(int(shown.target) == sum(map(int, shown.source[:-1].split("+"))) for shown in rows["own.t03"])
+    assert (
+        len({tuple(example.uid for example in shown) for shown in rows.values()}) > 15
+    )  # its own choice each
+    assert prepare(own, "two", processes=2, max_examples=10) == capped
+    assert prepare(own, max_examples=10, seed=1)["own.t03"] != capped["own.t03"]
+    assert prepare(own)["own.t03"].splits["train"].examples == 30
+    with pytest.raises(InputError, match=r"unknown benchmark 'onw'.*'own'"):
+        prepare(own, max_examples={"onw": 10})
+
+
+def test_a_run_ends_with_the_table_of_the_store(own, capsys):
+    own_scheme = own / "own.json"
+    own_scheme.write_text('{"name": "mine", "levels_by_task": {"own.t0*": "partially_held_out"}}')
+    prepare(own, split_scheme=str(own_scheme))
+    assert "prompts" in capsys.readouterr().out
+    record = json.loads((own / "store" / "statistics.json").read_text())
+    assert (record["families"]["own"]["tasks"], record["families"]["own"]["examples"]) == (20, 600)
+    assert record["families"]["own"]["mean"] == 4 and record["families"]["own"]["deviation"] == 0
+    assert (record["split_scheme"], record["sets"]["train"]["tasks"]) == ("mine", 10)
+    assert "600" in (own / "store" / "statistics.html").read_text()
+
+
+def test_prompts_are_measured_in_tokens_once(own, monkeypatch):
+    vocabulary = ROOT / "tasks" / "pocket" / "vocabulary"
+    first = prepare(own, vocabulary_dir=str(vocabulary))
+    record = json.loads((own / "store" / "statistics.json").read_text())
+    sizes = [
+        len(Vocabulary(str(vocabulary)).encode(f"{number} + {i} ="))
+        for number in range(20)
+        for i in range(30)
+    ]
+    assert record["unit"].startswith("tokens ")
+    assert record["families"]["own"]["mean"] == pytest.approx(sum(sizes) / len(sizes))
+    monkeypatch.setattr(Vocabulary, "encode_batch", None)  # neither now nor later is anything encoded again
+    assert prepare(own, vocabulary_dir=str(vocabulary)) == first
+    assert ExampleStore(own / "store").tasks == first
+    words = prepare(own)["own.t03"]
+    assert words == first["own.t03"]
 
 
 def test_the_documented_example_is_prepared(tmp_path, monkeypatch):
