@@ -35,6 +35,29 @@ def find_splits(home: epath.Path, patterns: Mapping[str, Iterable[str]]) -> Spli
     return {split: paths for split, paths in found.items() if paths}
 
 
+def one(home: epath.Path, name: str) -> epath.Path:
+    """A file that a set cannot do without, plain or gzipped.
+
+    Raises:
+      InputError: it is not there.
+    """
+    found = find(home, name)
+    if not found:
+        raise InputError("is missing", path=home / name)
+    return found[0]
+
+
+def within(home: epath.Path, name: str) -> str:
+    """A name of a file that stands in another file, which must not lead out of a folder.
+
+    Raises:
+      InputError: it does.
+    """
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(f"the file name {name!r:.80} leads out of the set's folder", path=home)
+    return name
+
+
 def first_folder(home: epath.Path, names: Iterable[str]) -> epath.Path | None:
     """The first of several folders that is there."""
     return next((home / name for name in names if (home / name).exists()), None)

@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 
 from iml.errors import InputError
-from tasks import files
+from tasks import files, layouts
 from tasks.unified_skg_text import Record, cells, fit_rows, history, linear_table, matrix, squeeze
 from tasks.unified_skg_wikisql import answers_of
 
@@ -34,6 +34,8 @@ _WITHOUT_IMAGES = frozenset(
         "Compose(TableQ,TextQ)",
     )
 )
+#: TabFact's labels.
+_VERDICTS = {0: "refuted", 1: "entailed"}
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WIKI_LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]]*)\]\]")
 
@@ -45,14 +47,14 @@ def wikitq(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Rec
             raise InputError("lacks the columns id, utterance, context, targetValue", path=path, line=1)
         question = _unescape(row["utterance"])
         answers = [_unescape(value) for value in row["targetValue"].split("|")]
-        table = _csv_table(home / row["context"], escapechar="\\")
+        table = _csv_table(home / layouts.within(home, row["context"]), escapechar="\\")
         structure = _table(table, question, options)
         yield Record(row["id"] or str(number), structure, question, (", ".join(answers),))
 
 
 def wikisql(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record]:
     """WikiSQL: the target is what the gold query finds in the table, not the query."""
-    tables_path = path.parent / re.sub(r"\.jsonl(\.gz)?$", r".tables.jsonl\1", path.name)
+    tables_path = layouts.one(path.parent, f"{path.name.partition('.')[0]}.tables.jsonl")
     tables = _by_id(tables_path)
     for number, record in files.json_lines(path):
         question = squeeze(files.field(record, "question", str, path, number))
@@ -81,7 +83,7 @@ def sqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record
         except (ValueError, SyntaxError, TypeError) as error:
             raise InputError("is no list of texts", path=path, line=number, field="answer_text") from error
         asked = history(row["question"], earlier)
-        structure = _table(_csv_table(home / row["table_file"]), asked, options)
+        structure = _table(_csv_table(home / layouts.within(home, row["table_file"])), asked, options)
         yield Record(str(number), structure, asked, (", ".join(answers),))
         earlier.append(row["question"])
 
@@ -103,14 +105,13 @@ def hybridqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[R
     Both stand in a repository of their own, WikiTables-WithLinks (`tables_tok`, `request_tok`); where it is
     absent, the bare question is asked. Which passages matter is told by the files named `traced` only.
     """
-    found = [home / name for name in ("WikiTables-WithLinks", "WikiTables-WithLinks-master")]
-    linked = next((folder for folder in found if folder.exists()), None)
+    linked = layouts.first_folder(home, ("WikiTables-WithLinks", "WikiTables-WithLinks-master"))
     for record in files.json_records(path):
         uid, question = (files.field(record, name, str, path) for name in ("question_id", "question"))
         answer = files.field(record, "answer-text", str, path)
         structure = ""
         if linked is not None:
-            name = f"{files.field(record, 'table_id', str, path)}.json"
+            name = layouts.within(linked, f"{files.field(record, 'table_id', str, path)}.json")
             table = files.json_value(linked / "tables_tok" / name)
             structure = _table(_linked_table(table, linked / "tables_tok" / name), question, options)
             nodes = [node for node in record.get("answer-node", ()) if node[3] == "passage"]
@@ -126,21 +127,10 @@ def hybridqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[R
 
 def mmqa(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record]:
     """MultiModalQA's questions to tables and texts; those that need an image are left out, as in UnifiedSKG."""
-    stores = {
-        kind: next(
-            (file for file in (home / f"MMQA_{kind}.jsonl.gz", home / f"MMQA_{kind}.jsonl") if file.exists()),
-            None,
-        )
-        for kind in ("tables", "texts")
-    }
-    missing = [kind for kind, store in stores.items() if store is None]
-    if missing:
-        raise InputError("is missing", path=home / f"MMQA_{missing[0]}.jsonl.gz")
+    stores = {kind: layouts.one(home, f"MMQA_{kind}.jsonl") for kind in ("tables", "texts")}
     for number, record in files.json_lines(path):
-        if (
-            files.field(files.field(record, "metadata", dict, path, number), "type", str, path, number)
-            not in _WITHOUT_IMAGES
-        ):
+        metadata = files.field(record, "metadata", dict, path, number)
+        if files.field(metadata, "type", str, path, number) not in _WITHOUT_IMAGES:
             continue
         question = files.field(record, "question", str, path, number)
         tables, texts = [], []
@@ -168,14 +158,11 @@ def tab_fact(home: epath.Path, path: epath.Path, options: Options) -> Iterator[R
     for name, entry in records.items():
         try:
             statements, labels, _caption = entry
-            pairs = [
-                (statement, ("refuted", "entailed")[label])
-                for statement, label in zip(statements, labels, strict=True)
-            ]
-        except (TypeError, ValueError, IndexError) as error:
+            pairs = [(text, _VERDICTS[label]) for text, label in zip(statements, labels, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
             problem = "must be [statements, labels of 0 or 1, caption]"
             raise InputError(problem, path=path, field=name) from error
-        table = _hash_table(home / "data" / "all_csv" / name)
+        table = _hash_table(home / "data" / "all_csv" / layouts.within(home, name))
         for number, (statement, label) in enumerate(pairs):
             yield Record(f"{name}-{number}", _table(table, statement, options), squeeze(statement), (label,))
 

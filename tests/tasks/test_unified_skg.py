@@ -530,6 +530,13 @@ BAD = {
         },
         "evidence not found",
     ),
+    "hybridqa": (
+        {
+            "WikiTables-WithLinks/a": "",
+            "dev.json": json.dumps([{**HYBRID, "table_id": "../../../secret"}]),
+        },
+        "leads out of the set's folder",
+    ),
     "mtop": ({"en/test.txt": "1\ta\tb\tc\td\te\tf\tno json\n"}, r"test\.txt:1.*tokens as JSON"),
     "webnlg": ({"en/test/a.xml": "<a><entry>"}, "is not XML"),
     "totto": (
