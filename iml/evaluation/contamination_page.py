@@ -15,7 +15,7 @@ _NO_DECISION = Decision("", "")
 def page(result: Mapping[str, Any], decisions: Mapping[tuple[str, str], Decision]) -> str:
     """The page of what contamination.json holds, with what was decided about each pair."""
     settings, evaluation = result["settings"], result["evaluation"]
-    n, threshold = settings["ngram"], f"{settings['threshold']:.2g}"
+    n, threshold = settings["ngram"], f"{100 * settings['threshold']:g} %"
     facts = {
         "split scheme": [settings["split_scheme"]],
         "training side": [f"{result['training']['tasks']:,} tasks, {result['training']['rows']:,} rows"],
@@ -67,7 +67,10 @@ def _pair(pair: Mapping[str, Any], decisions: Mapping[tuple[str, str], Decision]
 
 def _excerpt(excerpt: Mapping[str, Any]) -> Markup:
     sides = [excerpt["eval"], excerpt["train"]]
-    heads = (tag("th", f"{side['split']} {side['uid']}", scope="col") for side in sides)
+    heads = (
+        tag("th", f"{side['split']} {side['uid']}", scope="col", style="overflow-wrap: anywhere")
+        for side in sides
+    )
     cells = (tag("td", _text(side["text"]), style="width: 50%") for side in sides)
     return tag(
         "div",
