@@ -62,8 +62,9 @@ class ThoughtForm:
         """The example in this form; as it was if it has no rationale or no instruction to replace."""
         if not has_thought(example):
             return example
-        answer = final_answer(example)
-        target = self.target.format(rationale=example.rationale.strip(), answer=answer)
+        answer, rationale = final_answer(example), example.rationale.strip()
+        stop = "." if rationale[-1].isalnum() else ""
+        target = self.target.format(rationale=rationale + stop, answer=answer)
         others = tuple(reference for reference in example.references if reference != example.target)
         return dataclasses.replace(
             example,

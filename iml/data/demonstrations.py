@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import TYPE_CHECKING
 
 from iml.bench.card import Example
@@ -32,18 +32,24 @@ def find_demonstrations(
         return []
     rows = store.tasks[task].splits[split].rows
     taken, fitting, others = {instance(example)}, [], []
-    patience = 16 * (shots + 1)
-    for looked, row in enumerate(_walk(rows, draws.key("demonstrations"))):
-        if len(fitting) == shots or (looked >= patience and len(fitting) + len(others) >= shots):
+    patience, looked = 16 * (shots + 1), 0
+    walk, key = iter(range(min(rows, _SEARCH))), draws.key("demonstrations")
+    while len(fitting) < shots:
+        # As many as must be looked at in any case are read at once.
+        missing = shots - len(fitting)
+        wanted = min(missing, patience - looked) if looked < patience else missing - len(others)
+        chunk = [permute(place, rows, key) for place in itertools.islice(walk, max(0, wanted))]
+        if not chunk:
             break
-        shown = store.read(task, split, row)
-        if instance(shown) in taken:
-            continue
-        if shown.template == example.template:
-            taken.add(instance(shown))
-            fitting.append(shown)
-        else:
-            others.append(shown)
+        looked += len(chunk)
+        for shown in store.read_many(task, split, chunk):
+            if instance(shown) in taken:
+                continue
+            if shown.template == example.template:
+                taken.add(instance(shown))
+                fitting.append(shown)
+            else:
+                others.append(shown)
     for shown in others:
         if len(fitting) == shots:
             break
@@ -51,9 +57,3 @@ def find_demonstrations(
             taken.add(instance(shown))
             fitting.append(shown)
     return fitting
-
-
-def _walk(rows: int, key: int, chunk: int = 32) -> Iterator[int]:
-    """Distinct rows in random order, `_SEARCH` at most."""
-    for start in range(0, min(rows, _SEARCH), chunk):
-        yield from permute(range(start, min(rows, _SEARCH, start + chunk)), rows, key).tolist()

@@ -18,9 +18,9 @@ from iml.data.random import Draws
 _LABELS = ("upper", "lower", "number")
 #: Options that can have a letter.
 _MOST = 26
-#: A list of options as FLAN's and other templates write it: a heading, and a line for each.
+#: A list of options as FLAN's and other templates write it: often a heading, and a line for each.
 _LIST = re.compile(
-    r"\n*^(?:options|choices|answer choices)[ ]*:[ ]*\n"
+    r"\n*^(?:(?:options|choices|answer choices)[ ]*:[ ]*\n)?"
     r"(?P<lines>(?:(?:[-*]|\(\w\)|\[\w\]|\w[.)])[ ][^\n]*(?:\n|\Z))+)",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -46,7 +46,7 @@ class Prompt:
       target: the text to learn.
       provenance: how it came about, JSON-able: task, uid, template, delimiter, definition_prefix,
         input_prefix, shots, demonstrations (their uids); and, where the format varies it, separator,
-        suffix_loss, instruction_last, options, chain_of_thought, inversion.
+        suffix_loss, instruction_last, options, option_target, chain_of_thought, inversion.
       head: characters at the start that other prompts share, the task's instruction; encoded but once.
     """
 
@@ -201,11 +201,12 @@ class PromptFormat:
             example = form.apply(example)
         if self.options and example.candidates:
             style = self.options.draw(draws)
-            extra["options"] = style.marker
-            if style.marker and style.target != "{text}":
+            styled = style.apply(example)
+            if styled is not example:
+                extra["options"] = style.marker
                 extra["option_target"] = style.target
-            demonstrations = [style.apply(shown) for shown in demonstrations]
-            example = style.apply(example)
+                demonstrations = [style.apply(shown) for shown in demonstrations]
+            example = styled
         return example, demonstrations, extra
 
 
