@@ -25,7 +25,8 @@ class Suite:
       split: "validation" or "test".
       other_split: whether a task that lacks this split is evaluated on the other one, or left out.
       shots: numbers of demonstrations, each evaluated on its own.
-      max_prompts_per_task: rows drawn of a larger split; None for all (paper, section 2.3: 250).
+      max_prompts_per_task: rows drawn of a larger split; None for all; "auto", which becomes one of the two,
+        for what the paper does (section 2.3): 250 of a suite that validates, all of one that tests.
       format: how examples become prompts.
       scorers: by what candidates are ranked: "sum", "mean", "char", "unconditional", "partial"; reported side
         by side.
@@ -44,7 +45,7 @@ class Suite:
     split: str = "validation"
     other_split: bool = True
     shots: Sequence[int] = (0, 5)
-    max_prompts_per_task: int | None = 250
+    max_prompts_per_task: int | str | None = "auto"
     format: PromptFormat = PromptFormat()  # noqa: RUF009 (frozen)
     scorers: Sequence[str] = ("sum", "mean", "char", "unconditional")
     with_eos: Sequence[bool] = (True, False)
@@ -71,8 +72,12 @@ class Suite:
             raise InputError(f"no metric {self.metric!r}", field="Suite.metric", remedy=remedy)
         if min(self.shots) < 0:
             raise InputError("must not be negative", field="Suite.shots")
+        if self.max_prompts_per_task == "auto":
+            object.__setattr__(self, "max_prompts_per_task", 250 if self.split == "validation" else None)
         for name in ("max_prompts_per_task", "max_new_tokens"):
             value = getattr(self, name)
+            if isinstance(value, str):
+                raise InputError(f'must be a number, None or "auto", not {value!r}', field=f"Suite.{name}")
             if value is not None and value < 1:
                 raise InputError(f"must be at least 1, not {value}", field=f"Suite.{name}")
 

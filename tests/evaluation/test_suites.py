@@ -166,7 +166,15 @@ def test_partial_scores_are_of_what_follows_the_referent(tmp_path):
     assert all(np.isclose(likelihood.ending, likelihood.text) for likelihood in different)
 
 
-@pytest.mark.parametrize("setting", [{"tasks": ()}, {"categories": ()}, {"metric": "rouge"}])
+def test_validation_draws_250_prompts_a_task_and_test_takes_all():
+    assert Suite().max_prompts_per_task == 250 and Suite(split="test").max_prompts_per_task is None
+    assert Suite(split="test", max_prompts_per_task=9).max_prompts_per_task == 9
+    assert Suite(max_prompts_per_task=None).max_prompts_per_task is None
+
+
+@pytest.mark.parametrize(
+    "setting", [{"max_prompts_per_task": "many"}, {"tasks": ()}, {"categories": ()}, {"metric": "rouge"}]
+)
 def test_bad_settings_are_refused(setting):
     with pytest.raises(InputError, match=f"Suite.{next(iter(setting))}"):
         Suite(**setting)
