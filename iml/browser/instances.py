@@ -11,15 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from iml.bench.card import Example
 from iml.data.batches import Placed, make_batch
 from iml.data.packing import RowLimits
 from iml.data.prompts import Prompt, PromptFormat, render_request
 from iml.data.store import ExampleStore
-from iml.data.tokens import encode_prompts
+from iml.data.stream import TrainStream
+from iml.data.tokens import Document, encode_prompts
 from iml.data.vocabulary import Vocabulary
 
 #: Tokens that a character may be spread over: its UTF-8 has four bytes at most, but tokens may overlap it.
 _SPREAD = 6
+#: Draws that are looked at together.
+_SCAN = 8192
 #: What decoding puts for bytes that are no character.
 _TORN = "\N{REPLACEMENT CHARACTER}"
 _SPECIAL = {Vocabulary.BOS: "<s>", Vocabulary.PAD: "<pad>", Vocabulary.EOS: "</s>", Vocabulary.UNK: "<unk>"}
@@ -53,6 +57,7 @@ class Instance:
       references: every right answer.
       candidates: the answers to choose between; () for generation.
       rationale: reasoning that leads to the target, "" if there is none.
+      draw: number of the draw of the training stream, None if it is not one.
       read: tokens that are only read; None without a vocabulary.
       learnt: tokens that are learnt; None without a vocabulary.
       truncated: tokens that are cut off the head.
@@ -64,12 +69,13 @@ class Instance:
     references: tuple[str, ...]
     candidates: tuple[str, ...]
     rationale: str
+    draw: int | None = None
     read: int | None = None
     learnt: int | None = None
     truncated: int = 0
 
 
-def make_instances(
+def asked_instances(
     store: ExampleStore,
     task: str,
     split: str,
@@ -78,12 +84,12 @@ def make_instances(
     shots: int,
     seed: int,
     vocabulary: Vocabulary | None,
-    length: int,
+    limits: RowLimits,
 ) -> list[Instance]:
     """Rows of a split as evaluation asks them, with the loss that training would take of them.
 
     Args:
-      length: positions of a row of training; what is longer loses its head.
+      limits: of a row of training; what is longer loses its head.
 
     Raises:
       InputError: the store's files are damaged or gone.
@@ -91,29 +97,69 @@ def make_instances(
     """
     examples = store.read_many(task, split, rows)
     prompts = [render_request(store, task, split, row, prompt_format, shots=shots, seed=seed) for row in rows]
-    documents = encode_prompts(vocabulary, prompts, length) if vocabulary else [None] * len(prompts)
+    instances = [_instance(*parts) for parts in zip(rows, examples, prompts, strict=True)]
+    if vocabulary is None:
+        return instances
+    documents = encode_prompts(vocabulary, prompts, limits.positions)
+    return [
+        _with_tokens(instance, document, vocabulary, limits)
+        for instance, document in zip(instances, documents, strict=True)
+    ]
+
+
+def drawn_instances(stream: TrainStream, numbers: Sequence[int]) -> list[Instance]:
+    """Draws of the training stream, as they are learnt; what cannot be read is left out."""
     instances = []
-    for row, example, prompt, document in zip(rows, examples, prompts, documents, strict=True):
-        instance = Instance(
-            row,
-            prompt,
-            plain_pieces(prompt),
-            example.references,
-            example.candidates,
-            example.rationale,
-        )
-        if document is not None:
-            weights = make_batch([[Placed(0, 0, document)]], RowLimits(length, 1))["loss_weights"][0]
-            learnt = learnt_tokens(weights, len(document.tokens))
-            instance = dataclasses.replace(
-                instance,
-                pieces=tuple(token_pieces(vocabulary, document.tokens, learnt)),
-                read=int((~learnt).sum()),
-                learnt=int(learnt.sum()),
-                truncated=document.truncated,
-            )
-        instances.append(instance)
+    for placed in stream.make_documents(numbers):
+        draw = stream.plan.draw(placed.number)
+        example = stream.store.read(stream.tasks[draw.task], "train", draw.row)
+        instance = _instance(draw.row, example, placed.document.prompt, draw.number)
+        instances.append(_with_tokens(instance, placed.document, stream.vocabulary, stream.limits))
     return instances
+
+
+def first_draws(stream: TrainStream, count: int, most: int) -> dict[str, list[int]]:
+    """The first draws of every task, `count` of each at most, among the first `most` of the stream."""
+    found: dict[str, list[int]] = {name: [] for name in stream.tasks}
+    lacking = len(found)
+    for start in range(0, most, _SCAN):
+        for draw in stream.plan.draws(range(start, min(most, start + _SCAN))):
+            numbers = found[stream.tasks[draw.task]]
+            if len(numbers) < count:
+                numbers.append(draw.number)
+                lacking -= len(numbers) == count
+        if not lacking:
+            break
+    return found
+
+
+def _instance(row: int, example: Example, prompt: Prompt, draw: int | None = None) -> Instance:
+    return Instance(
+        row,
+        prompt,
+        plain_pieces(prompt),
+        example.references,
+        example.candidates,
+        example.rationale,
+        draw,
+    )
+
+
+def _with_tokens(
+    instance: Instance, document: Document, vocabulary: Vocabulary, limits: RowLimits
+) -> Instance:
+    """The instance with the tokens of its document, and the loss of a row that holds it alone."""
+    if limits.targets is not None:
+        document = document.learn_at_most(limits.targets)
+    weights = make_batch([[Placed(0, 0, document)]], limits)["loss_weights"][0]
+    learnt = learnt_tokens(weights, len(document.tokens))
+    return dataclasses.replace(
+        instance,
+        pieces=tuple(token_pieces(vocabulary, document.tokens, learnt)),
+        read=int((~learnt).sum()),
+        learnt=int(learnt.sum()),
+        truncated=document.truncated,
+    )
 
 
 def learnt_tokens(weights: np.ndarray, tokens: int) -> np.ndarray:

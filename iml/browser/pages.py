@@ -42,14 +42,12 @@ class View:
     """A task's instances under one format.
 
     Attributes:
-      split: the split that they are rows of.
-      shots: demonstrations asked for.
+      title: what they are.
       instances: the instances.
       note: what is wrong with the task's files, "" if nothing is.
     """
 
-    split: str
-    shots: int
+    title: str
     instances: Sequence[Instance]
     note: str = ""
 
@@ -219,8 +217,7 @@ def task_page(
         parts.append(form)
     parts += prompt_view.legend(has_tokens)
     for view in views:
-        shots = "zero-shot" if not view.shots else f"{view.shots}-shot"
-        parts.append(tag("h3", f"{view.split}, {shots}"))
+        parts.append(tag("h3", view.title))
         if view.note:
             parts.append(tag("p", view.note, class_="note"))
         parts += [prompt_view.instance_section(instance, most) for instance in view.instances]

@@ -38,7 +38,7 @@ def instance_section(instance: Instance, most: int) -> Markup:
     Args:
       most: characters of the prompt that are shown.
     """
-    title = f"Row {instance.row}"
+    title = f"Row {instance.row}" + ("" if instance.draw is None else f", draw {instance.draw:,}")
     facts = dict(instance.prompt.provenance)
     facts.pop("task", None)
     parts = [tag("h4", title), counts(instance.read, instance.learnt, instance.truncated)]

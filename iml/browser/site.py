@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from iml.bench.mixing import Mixture
 from iml.browser import pages
 from iml.browser.catalogue import Catalogue
-from iml.browser.instances import make_instances
+from iml.browser.instances import asked_instances, drawn_instances, first_draws
 from iml.browser.packed import PackedRow, read_rows
 from iml.browser.parts import choice, format_form, number
+from iml.data.packing import RowLimits
 from iml.data.prompts import PromptFormat
 from iml.data.stream import TrainStream
 from iml.data.vocabulary import Vocabulary
@@ -23,6 +24,8 @@ from iml.markup import Markup
 ASSETS = {"style.css": "text/css; charset=utf-8", "tasks.js": "text/javascript; charset=utf-8"}
 
 _MOST_SHOTS, _MOST_INSTANCES, _MOST_STEPS, _MOST_SEED = 32, 50, 512, 2**63 - 1
+#: Draws of the stream that are looked through for those of a task.
+_MOST_DRAWS = 1 << 18
 
 
 class NotFound(Exception):
@@ -46,6 +49,10 @@ class Stream:
     length: int = 2048
     segments: int = 64
     target_budget: int | None = None
+
+    @property
+    def limits(self) -> RowLimits:
+        return RowLimits(self.length, self.segments, self.target_budget)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +160,7 @@ class Site:
                     number("seed", "seed", seed, 0, _MOST_SEED),
                 ],
             )
+        views += self._drawn(name)
         return pages.task_page(
             self.catalogue, name, views, form, self.vocabulary is not None, self.most_characters
         )
@@ -166,14 +174,34 @@ class Site:
             prompt_format = dataclasses.replace(prompt_format, delimiters=(prompt_format.delimiters[place],))
         store = self.catalogue.store
         rows = range(first, min(first + count, store.tasks[name].splits[split].rows))
+        title = f"Evaluation: {split}, {f'{shots}-shot' if shots else 'zero-shot'}"
         try:
-            instances = make_instances(
+            instances = asked_instances(
                 store, name, split, rows, prompt_format, shots, seed, self.vocabulary,
-                self.stream_settings.length,
+                self.stream_settings.limits,
             )  # fmt: skip
         except InputError as error:
-            return pages.View(split, shots, (), str(error))
-        return pages.View(split, shots, instances)
+            return pages.View(title, (), str(error))
+        return pages.View(title, instances)
+
+    def _drawn(self, name: str) -> list[pages.View]:
+        """The first draws of a task in the training stream, if it is trained on."""
+        numbers = self._first_draws.get(name)
+        if not numbers:
+            return []
+        title = "Training: the first draws"
+        try:
+            return [pages.View(title, drawn_instances(self.stream, numbers))]
+        except InputError as error:
+            return [pages.View(title, (), str(error))]
+
+    @functools.cached_property
+    def _first_draws(self) -> Mapping[str, Sequence[int]]:
+        try:
+            return first_draws(self.stream, self.instances, _MOST_DRAWS) if self.stream else {}
+        except InputError:
+            # The page of packed rows says why there is no stream.
+            return {}
 
     def _packed(self, query: Mapping[str, str] | None) -> str:
         rows: list[PackedRow] = []

@@ -26,9 +26,26 @@ def test_prompts_are_those_of_evaluation_and_marks_are_what_the_loss_counts(site
         render_request(store, PLAIN, "test", row, PromptFormat(), shots=3, seed=5) for row in range(2, 6)
     ]
     # A parser of HTML drops the line break after the start tag; this one does not.
-    assert page.prompts == [f"\n{prompt.source.rstrip(' ')} {prompt.target}</s>" for prompt in requests]
-    assert page.marks == [f" {prompt.target}</s>" for prompt in requests]
+    assert page.prompts[:4] == [f"\n{prompt.source.rstrip(' ')} {prompt.target}</s>" for prompt in requests]
+    assert page.marks[:4] == [f" {prompt.target}</s>" for prompt in requests]
     assert all(prompt.source.count("Where is") == 4 for prompt in requests)
+
+
+def test_training_is_shown_as_the_stream_draws_it(site):
+    varied = PromptFormat(shots=2, separators=("\n\n", "\n###\n"), suffix_loss=True)
+    trained = dataclasses.replace(site, prompt_format=varied, instances=4)
+    page = Page(trained.page(f"task/{PLAIN}.html", {"count": "1"}))
+    stream = trained.stream
+    numbers = [n for n in range(200) if stream.tasks[stream.plan.draw(n).task] == PLAIN][:4]
+    documents = [placed.document for placed in stream.make_documents(numbers)]
+    assert page.prompts[1:] == [f"\n{doc.prompt.source} {doc.prompt.target}</s>" for doc in documents]
+    assert page.marks[1:] == [f" {doc.prompt.target}</s>" for doc in documents]
+    assert all(mark.count("There") == 3 for mark in page.marks[1:]) and page.marks[0].count("There") == 1
+    assert all(f"draw {number}" in page.text for number in numbers)
+    settings = dataclasses.replace(site.stream_settings, target_budget=5)
+    short = Page(dataclasses.replace(trained, stream_settings=settings).page(f"task/{PLAIN}.html", None))
+    assert "5 learnt" in short.text and all(len(mark) < 12 for mark in short.marks)
+    assert "Training" not in Page(trained.page(f"task/{RANKED}.html", {})).text
 
 
 def test_a_delimiter_can_be_chosen(site):
@@ -159,7 +176,7 @@ def test_data_never_becomes_markup(exported):
 
 def test_the_export_is_bounded_and_replaces_itself_alone(site, exported, tmp_path):
     page = Page((exported / "task" / f"{PLAIN}.html").read_text(encoding="utf-8"))
-    assert len(page.prompts) == site.instances * len(site.shots) and not page.all("form")
+    assert len(page.prompts) == site.instances * (len(site.shots) + 1) and not page.all("form")
     for path in exported.rglob("*.html"):
         for name, attributes in Page(path.read_text(encoding="utf-8")).elements:
             address = attributes.get("href" if name in ("a", "link") else "src", "").partition("?")[0]
