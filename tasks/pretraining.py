@@ -12,9 +12,10 @@ import functools
 import importlib.resources
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from iml import seqio_bridge
@@ -130,8 +131,6 @@ def register(data_dir: str, max_chars: int = MAX_CHARS) -> None:
     Raises:
       InputError: there is no set, or `max_chars` is negative.
     """
-    if max_chars < 0:
-        raise InputError("must not be negative", field="pretraining.register.max_chars")
     home = epath.Path(data_dir)
     home = layouts.first_folder(home, ("pretrain_text", BENCHMARK)) or home
     found = 0
@@ -142,21 +141,72 @@ def register(data_dir: str, max_chars: int = MAX_CHARS) -> None:
             continue
         found += 1
         reader = definition.get("reader") or _guess(splits)
-        task = TextTask(reader, folder, splits, max_chars)
+        task = TextTask(reader, folder, splits, _checked(max_chars))
         used = dict.fromkeys(path for paths in splits.values() for path in paths)
         source = seqio_bridge.PythonSource(read=task.read, splits=tuple(splits), files=tuple(used))
-        card = TaskCard(
-            name=f"{BENCHMARK}.{_NOT_IN_NAMES.sub('_', folder.name)}",
-            benchmark=BENCHMARK,
-            category=canonical_category(BENCHMARK, "text"),
-            source=folder.name,
-            licence=definition.get("licence", ""),
-            url=definition.get("url", ""),
-        )
-        seqio_bridge.add_task(card, source=source)
+        seqio_bridge.add_task(_card(folder.name, definition), source=source)
     if not found:
         remedy = "Put each set's .jsonl (with a field text) or .txt files in a folder of pretrain_text/"
         raise InputError("no text is here", path=home, remedy=remedy)
+
+
+def add_tfds(
+    tfds_name: str,
+    splits: Sequence[str] = ("train", "validation"),
+    max_chars: int = MAX_CHARS,
+    tfds_data_dir: str | None = None,
+) -> None:
+    """Registers a TFDS data set with a feature `text`, such as "c4/en:3.1.0"; downloads and opens nothing.
+
+    Args:
+      tfds_name: its name, with its version; the task is named after what stands before the first slash or colon.
+      splits: those to read, each under its own name.
+      max_chars: as for `register`.
+      tfds_data_dir: where TFDS keeps it, which may be remote; TFDS's own default if it is None.
+
+    Raises:
+      InputError: `max_chars` is negative.
+    """
+    name = re.split("[/:]", tfds_name)[0]
+    seqio_bridge.add_task(
+        _card(name, definitions().get(name, {})),
+        source=seqio_bridge.seqio.TfdsDataSource(
+            tfds_name=tfds_name, splits={split: split for split in splits}, tfds_data_dir=tfds_data_dir
+        ),
+        preprocessors=[functools.partial(_cut, max_chars=_checked(max_chars))],
+    )
+
+
+def _cut(dataset: Any, max_chars: int) -> Any:
+    """A `tf.data.Dataset` with a feature `text` as one of its pieces."""
+    tf = seqio_bridge.tf
+
+    def cut(text: bytes) -> np.ndarray:
+        found = pieces(text.decode("utf-8", "replace"), max_chars)
+        return np.array([piece.encode() for piece in found if piece.strip()], object)
+
+    def rows(example: Mapping[str, Any]) -> Any:
+        texts = tf.ensure_shape(tf.numpy_function(cut, [example["text"]], tf.string), [None])
+        return tf.data.Dataset.from_tensor_slices({"inputs": tf.fill(tf.shape(texts), ""), "targets": texts})
+
+    return dataset.flat_map(rows)
+
+
+def _card(name: str, definition: Mapping[str, Any]) -> TaskCard:
+    return TaskCard(
+        name=f"{BENCHMARK}.{_NOT_IN_NAMES.sub('_', name)}",
+        benchmark=BENCHMARK,
+        category=canonical_category(BENCHMARK, "text"),
+        source=name,
+        licence=definition.get("licence", ""),
+        url=definition.get("url", ""),
+    )
+
+
+def _checked(max_chars: int) -> int:
+    if max_chars < 0:
+        raise InputError("must not be negative", field="max_chars")
+    return max_chars
 
 
 def _guess(splits: layouts.Splits) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from iml import seqio_bridge
 from iml.bench import registry
@@ -38,3 +40,24 @@ def manifest(real_data: pathlib.Path, benchmark: str) -> dict[str, int | None]:
     """Examples by group of a folder of the real data, as its manifest counts them."""
     groups = json.loads((real_data / "MANIFEST.json").read_text())["groups"]
     return {group["group"]: group["examples"] for group in groups if group["benchmark"] == benchmark}
+
+
+def write_tfds(
+    home: pathlib.Path, name: str, features: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes a TFDS data set as TFDS keeps it, version 1.0.0 with the one split `train`."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = home / name / "1.0.0"
+    folder.mkdir(parents=True)
+    known = tfds.features.FeaturesDict(dict(features))
+    with tf.io.TFRecordWriter(str(folder / f"{name}-train.tfrecord-00000-of-00001")) as file:
+        for row in rows:
+            file.write(known.serialize_example(row))
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=known,
+        split_infos=[tfds.core.SplitInfo(name="train", shard_lengths=[len(rows)], num_bytes=0)],
+        filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+    )

@@ -212,6 +212,20 @@ def test_own_text_needs_no_definition(tmp_path):
         pretraining.register(str(tmp_path), max_chars=-1)
 
 
+def test_a_tfds_data_set_is_cut_as_files_are(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    pretraining.add_tfds("own_text:1.0.0", ("train",), max_chars=12, tfds_data_dir=str(tmp_path))
+    rows = [{"text": "one two\nthree four five"}, {"text": " "}]
+    registered.write_tfds(tmp_path, "own_text", {"text": tfds.features.Text()}, rows)
+    examples = registered.read("pretraining.own_text")["train"]
+    assert [(example.source, example.target) for example in examples] == [
+        ("", "one two\n"),
+        ("", "three four "),
+        ("", "five"),
+    ]
+
+
 BAD = {
     "sgd": ("dev/dialogues_001.json", '[{"dialogue_id": "a", "turns": [1]}]', "lacks this field"),
     "taskmaster1": ("sample.json", '{"utterances": 3}', "a list"),
