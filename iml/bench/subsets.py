@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from iml.bench.card import TaskCard
+from iml.bench.categories import categories
 from iml.errors import InputError
 
 
@@ -65,8 +66,8 @@ class CategorySubset:
 
     Attributes:
       size: categories, those of `always` counted in; all where there are no more.
-      always: categories that are always in; None for those of the supervised tasks that the split scheme
-        validates on (of OPT-IML's, question answering, summarization and dialogue generation).
+      always: categories that are always in, if they have tasks; None for those of the supervised tasks that
+        the split scheme validates on.
     """
 
     size: int
@@ -76,15 +77,19 @@ class CategorySubset:
         _check(self)
 
     def select(self, cards: Mapping[str, TaskCard], validated: Sequence[str] = ()) -> tuple[str, ...]:
-        """Names of the categories' tasks, sorted; arguments and errors as `TaskSubset.select`."""
+        """Names of the categories' tasks, sorted; arguments as `TaskSubset.select`.
+
+        Raises:
+          InputError: a category is neither the taxonomy's nor a task's, or more are always in than there may be.
+        """
         tasks = collections.Counter(card.category for card in cards.values())
         if self.always is None:
             first = {cards[name].category for name in validated if name in cards}
         else:
-            first = set(self.always)
             for category in self.always:
-                if category not in tasks:
-                    raise _unknown(self, category, tasks)
+                if category not in tasks and category not in categories():
+                    raise _unknown(self, category, {**tasks, **dict.fromkeys(categories())})
+            first = tasks.keys() & set(self.always)
         _check_room(self, len(first), "categories")
         others = sorted(tasks.keys() - first, key=lambda category: (-tasks[category], category))
         chosen = first | set(others[: self.size - len(first)])
@@ -123,7 +128,7 @@ def _matching(subset: TaskSubset, cards: Mapping[str, TaskCard]) -> set[str]:
 def _unknown(subset: TaskSubset | CategorySubset, name: str, known: Mapping[str, object]) -> InputError:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return InputError(
-        f"nothing to train on matches {name!r}",
+        f"{name!r} names nothing that could be trained on",
         field=f"{type(subset).__name__}.always",
         remedy=f"Did you mean {close[0]!r}?" if close else None,
     )

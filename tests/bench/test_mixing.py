@@ -97,6 +97,60 @@ def test_extra_shares_come_off_the_whole_and_absent_benchmarks_leave_theirs():
     }
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_extra_shares_leave_the_others_as_they_are(data):
+    """Taken from all, the others keep their proportions; taken from one, they keep their shares."""
+    benchmarks = ["flan", "super_natural_instructions", "t5", "promptsource"]
+    sizes = {name: data.draw(st.lists(st.integers(1, 6000), min_size=1, max_size=8)) for name in benchmarks}
+    tasks = _tasks(sizes | {"reasoning": [40, 4000], "pretraining": [7]})
+    proportions = {name: data.draw(st.integers(10, 50)) for name in benchmarks}
+    extra = {name: data.draw(st.integers(0, 29)) / 1000 for name in ("reasoning", "pretraining")}
+    taken, size = Fraction(round(1000 * sum(extra.values())), 1000), 500_000
+    whole = {name: Fraction(proportions[name], sum(proportions.values())) for name in benchmarks}
+    from_one = whole | {"flan": whole["flan"] - taken}
+    from_all = {name: share * (1 - taken) for name, share in whole.items()}
+    for extra_from, shares in ((None, from_all), ("flan", from_one)):
+        counts = Mixture(
+            proportions=proportions, extra_shares=extra, extra_from=extra_from, epoch_size=size
+        ).counts(tasks)
+        assert sum(counts.values()) == size
+        shares = shares | {name: Fraction(str(share)) for name, share in extra.items() if share}
+        for benchmark, share in shares.items():
+            drawn = sum(count for name, count in counts.items() if tasks[name][0] == benchmark)
+            # Tasks that are due less than one draw get one all the same.
+            assert abs(drawn - size * share) <= 1 + len(tasks)
+        if all(size * share >= 6000 * 8 for share in shares.values()):
+            for benchmark, share in shares.items():
+                drawn = sum(count for name, count in counts.items() if tasks[name][0] == benchmark)
+                assert abs(drawn - size * share) < 1
+
+
+def test_the_papers_reasoning_ablation_takes_from_super_ni():
+    tasks = _tasks({name: [10_000] for name in (*OPT_IML, "reasoning")})
+    proportions = {**OPT_IML, "flan": 27, "super_natural_instructions": 40, "promptsource": 27}
+    proportions |= {"crossfit": 2, "exmix": 1, "t5": 1}
+    for percent in (1, 10, 39):
+        mixture = Mixture(
+            proportions=proportions,
+            extra_shares={"reasoning": percent / 100},
+            extra_from="super_natural_instructions",
+            epoch_size=10_000,
+        )
+        expected = {f"{name}.0": 100 * share for name, share in proportions.items()}
+        expected["reasoning.0"] = 100 * percent
+        expected["super_natural_instructions.0"] -= 100 * percent
+        assert mixture.counts(tasks) == expected
+
+
+def test_an_extra_share_that_no_task_takes_stays_where_it_was():
+    tasks = _tasks({"flan": [100], "t5": [100]})
+    mixture = Mixture(
+        proportions={"flan": 1, "t5": 1}, extra_shares={"reasoning": 0.1}, extra_from="flan", epoch_size=100
+    )
+    assert mixture.counts(tasks) == {"flan.0": 50, "t5.0": 50}
+
+
 def test_unnamed_benchmarks_are_left_out():
     assert set(Mixture(proportions={"flan": 1}).counts(_tasks({"flan": [5], "t5": [5]}))) == {"flan.0"}
 
@@ -111,11 +165,23 @@ def test_unnamed_benchmarks_are_left_out():
         ({"epoch_size": 0}, "at least 1"),
         ({"proportions": {"flan": -1}}, "Mixture.proportions"),
         ({"extra_shares": {"flan": 0.7, "t5": 0.4}}, "over 1"),
+        ({"extra_from": "flann"}, "Did you mean 'flan'"),
+        ({"extra_shares": {"t5": 0.4}, "extra_from": "t5"}, "cannot be one that gets an extra share"),
     ],
 )
 def test_wrong_settings_are_named(settings_, message):
     with pytest.raises(InputError, match=message):
         Mixture(**settings_).counts(_tasks({"flan": [5, 6, 7]}))
+
+
+def test_more_cannot_be_taken_from_a_benchmark_than_it_has():
+    tasks = _tasks({"flan": [100], "t5": [100], "reasoning": [100]})
+    for benchmark, has in (("flan", "0.25"), ("exmix", "0 ")):
+        mixture = Mixture(
+            proportions={"flan": 1, "t5": 3}, extra_shares={"reasoning": 0.25}, extra_from=benchmark
+        )
+        with pytest.raises(InputError, match=f"{benchmark} has {has}"):
+            mixture.counts(tasks)
 
 
 def test_select_takes_supervised_tasks_by_pattern(tmp_path):
