@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from iml.bench.card import BENCHMARKS, Example, TaskCard
 from iml.bench.levels import EVALUATION_ONLY, SETS, SplitScheme
+from iml.bench.mixing import EXTRA_SOURCES
 
 #: The unit of length that needs no vocabulary.
 WORDS = "words"
@@ -143,7 +144,7 @@ def statistics(tasks: Iterable[EntryLike], scheme: SplitScheme, unit: str = WORD
 
     A family's row is over all splits of its tasks, as the paper's are over the original downloads. A set's row is
     over the tasks that the scheme puts there: over train splits, and for evaluation over the split that
-    such a task is evaluated on.
+    such a task is evaluated on. Pre-training text and dialogue, which have no prompts, are in no set.
 
     Args:
       unit: a unit of length in which the splits were measured.
@@ -157,7 +158,7 @@ def statistics(tasks: Iterable[EntryLike], scheme: SplitScheme, unit: str = WORD
     }
     members: dict[str, list[tuple[EntryLike, tuple[str, ...]]]] = {name: [] for name in SETS}
     for entry in tasks:
-        for name in scheme.sets(entry.card):
+        for name in scheme.sets(entry.card) if entry.card.benchmark not in EXTRA_SOURCES else ():
             wanted = _EVALUATED_ON.get(name, (name,))
             split = next((split for split in wanted if split in entry.splits), None)
             if split is not None:

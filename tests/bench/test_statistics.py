@@ -38,13 +38,14 @@ def store(tmp_path):
                 "validation": examples(1),
             },
             "mmlu.law": {"card": {"category": "MMLU"}, "test": examples(6)},
+            "pretraining.c4": {"card": {"category": "Language Modeling"}, "train": [("", "plain text")] * 3},
         },
     )
 
 
 def test_rows_count_what_their_columns_say(store):
     found = statistics(store.tasks.values(), load_split_scheme("opt_iml"))
-    assert list(found.families) == ["flan", "mmlu"] and list(found.sets) == list(SETS)
+    assert list(found.families) == ["flan", "mmlu", "pretraining"] and list(found.sets) == list(SETS)
     flan = found.families["flan"]
     assert (flan.clusters, flan.tasks, flan.examples, flan.rows) == (2, 3, 17, 23)
     assert flan.prompts == pytest.approx((2 + 1 + 1) / 3)
@@ -57,13 +58,15 @@ def test_rows_count_what_their_columns_say(store):
     ]
     assert flan.mean == pytest.approx(np.mean(lengths)) and flan.deviation == pytest.approx(np.std(lengths))
 
+    assert (found.families["pretraining"].examples, found.families["pretraining"].mean) == (3, 0)
+
     # BoolQ and COPA are held out, SQuAD both trains and validates, MMLU does either evaluation.
     train, validation, test = (found.sets[name] for name in SETS)
     assert (train.tasks, train.examples, train.clusters) == (1, 3, 1)
     assert (validation.tasks, validation.examples) == (3, 2 + 1 + 6)
     assert (test.tasks, test.examples, test.rows) == (2, 2 + 6, 4 + 6)
     most = statistics(store.tasks.values(), load_split_scheme("opt_iml_max"))
-    assert most.sets["train"].tasks == 3, "MMLU trains under no scheme"
+    assert most.sets["train"].tasks == 3, "neither MMLU nor what has no prompts"
     unlisted = statistics(store.tasks.values(), SplitScheme("own", ("MMLU",)))
     assert (unlisted.sets["train"].tasks, unlisted.sets["validation"].tasks) == (3, 1)
 
