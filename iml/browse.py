@@ -112,6 +112,8 @@ def browse(
     console.print(f"serving {server.url}, to this machine alone; end with Ctrl-C", highlight=False)
     try:
         server.serve_forever()
+    except KeyboardInterrupt:
+        pass
     finally:
         server.server_close()
 

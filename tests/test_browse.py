@@ -1,7 +1,9 @@
 """The command of the task browser."""
 
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -59,3 +61,17 @@ def test_mistakes_are_told_at_once(folders, settings, problem):
 def test_a_dry_run_says_what_there_is_and_writes_nothing(folders, tmp_path, capsys):
     browse(*folders, export=str(tmp_path / "pages"), dry_run=True)
     assert "1 task of 1 family" in capsys.readouterr().out and not (tmp_path / "pages").exists()
+
+
+def test_it_serves_until_it_is_interrupted(folders):
+    flags = [f"--gin.browse.store_dir={folders[0]}", "--gin.browse.port=0"]
+    command = [sys.executable, "-m", "iml.browse", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = next(line for line in process.stdout if line.startswith("serving http://127.0.0.1:"))
+            with urllib.request.urlopen(line.removeprefix("serving ").partition(",")[0], timeout=20) as page:
+                assert b"Tasks of the example store" in page.read()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0 and process.stderr.read() == ""
+        finally:
+            process.kill()

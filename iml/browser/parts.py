@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode, urlsplit
 
 from iml.bench.levels import LEVELS
-from iml.markup import Markup, tag, void
+from iml.markup import Markup, tag, visible, void
 
 #: Scripts and styles come from files of the site. 'self' need not cover pages on disk, so `file:` stands
 #: beside it; pages that are served come with a header that leaves it out.
@@ -69,7 +69,8 @@ def task_url(root: str, name: str) -> str:
 
 def tasks_url(root: str, **chosen: str) -> str:
     """Where the tasks are that have this family, category, scheme and level."""
-    return f"{root}tasks.html?{urlencode(chosen)}"
+    # As the page has them, with which they are compared.
+    return f"{root}tasks.html?{urlencode({name: visible(value) for name, value in chosen.items()})}"
 
 
 def categories_url(root: str, scheme: str) -> str:

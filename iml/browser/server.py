@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+import socketserver
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -78,6 +79,11 @@ class Server(ThreadingHTTPServer):
                 field="port",
                 remedy="Choose another, or 0 for any",
             ) from error
+
+    def server_bind(self) -> None:
+        # HTTPServer's own would ask the network for the name of this machine.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
 
     @property
     def url(self) -> str:

@@ -7,10 +7,12 @@ HOSTILE = (
     '</title></pre></script><!--<script>window.owned = 1</script>"\'><img src=x onerror="window.owned = 2">'
     '<svg onload=window.owned=3></svg><iframe src="javascript:window.owned=4"></iframe>'
     '<a href="javascript:window.owned=5">a</a><meta http-equiv=refresh content=0;url=http://evil.invalid/>'
-    "<style>body{display:none}</style>&lt;b&gt;\x1b[31m\u202e\x00"
+    "<style>body{display:none}</style>&lt;b&gt;\x1b[31m\u202e\x00\ud800"
 )
 #: What pages show of it.
-SHOWN = HOSTILE.replace("\x1b", "␛").replace("\u202e", "\ufffd").replace("\x00", "␀")
+SHOWN = (
+    HOSTILE.replace("\x1b", "␛").replace("\u202e", "\ufffd").replace("\x00", "␀").replace("\ud800", "\ufffd")
+)
 PLAIN, EVIL, RANKED = "flan.plain", "crossfit.evil", "super_natural_instructions.ranked"
 
 

@@ -73,6 +73,9 @@ def test_search_and_filters_in_a_browser(browser, root):
         browser.run("return document.querySelector('#tasks tbody td:nth-child(4)').textContent")
         == "supervised"
     )
+    browser.open(f"{root}task/{EVIL}.html")
+    browser.click("main a[href*='category=']")
+    assert browser.run(shown) == [EVIL]
     assert [error for error in browser.errors() if "favicon" not in error] == []
 
 

@@ -60,7 +60,7 @@ def test_answers_carry_their_protection_and_nothing_else_is_served(server):
         "/../setup.py",
         "/%2e%2e/setup.py",
         "/task/..%2f..%2fx.html",
-        f"/{quote(HOSTILE)}",
+        f"/{quote(HOSTILE, errors='replace')}",
         "/static",
     ):
         status, _, body = get(server, path)
