@@ -1,12 +1,16 @@
 """Prompts follow section 2.4, footnote 5 and Appendix C of the paper."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iml.bench.card import Example, TaskCard
+from iml.data.chain_of_thought import ChainOfThought
+from iml.data.inversion import Inversion
+from iml.data.options import Options
 from iml.data.prompts import DELIMITERS, PromptFormat, find_demonstrations, render_request
 from iml.data.random import Draws
 from iml.errors import InputError
@@ -95,12 +99,82 @@ def test_shots_follow_their_distribution():
     assert PromptFormat(shots=3).draw_shots(Draws(0)) == 3
 
 
+def test_separators_are_drawn_for_each_prompt():
+    form = PromptFormat(delimiters=(" A:",), separators=("##", "\n--\n"))
+    shown = [Example("2", "q2", "a2"), Example("3", "q3", "a3")]
+    prompts = [form.render(Example("1", "q1", "a1"), BY_INSTANCE, shown, Draws(0, i)) for i in range(50)]
+    assert {prompt.source for prompt in prompts} == {
+        f"q2 A: a2{separator}q3 A: a3{separator}q1 A:" for separator in ("##", "\n--\n")
+    }
+    assert all(prompt.provenance["separator"] in prompt.source for prompt in prompts)
+
+
+def test_the_instruction_stands_after_the_demonstrations_in_its_share():
+    form = PromptFormat(
+        delimiters=(" A:",),
+        definition_prefixes=("Task: ",),
+        input_prefixes=("Input: ",),
+        separator="##",
+        instruction_last=0.25,
+    )
+    example, shown = Example("1", "q1", "a1", instruction="Do."), Example("2", "q2", "a2", instruction="Do.")
+    prompts = [form.render(example, BY_TASK, [shown], Draws(0, i)) for i in range(4000)]
+    last = [prompt for prompt in prompts if "instruction_last" in prompt.provenance]
+    assert abs(len(last) / 4000 - 0.25) < 0.03
+    assert {prompt.source for prompt in last} == {"Input: q2 A: a2##Task: Do.\nInput: q1 A:"}
+    others = {prompt.source for prompt in prompts} - {last[0].source}
+    assert others == {"Task: Do.\nInput: q2 A: a2##Input: q1 A:"}
+    zero_shot = form.render(example, BY_TASK, [], Draws(0)).source
+    assert zero_shot == "Task: Do.\nInput: q1 A:"
+
+
+@settings(deadline=None, max_examples=60)
+@given(number=st.integers(0, 10_000), seed=st.integers(0, 100))
+def test_prompts_are_functions_of_the_draw(number, seed):
+    form = PromptFormat(
+        separators=("##", "\n"),
+        suffix_loss=True,
+        instruction_last=0.5,
+        options=Options(),
+        chain_of_thought=ChainOfThought(0.5, varied=True),
+        inversion=Inversion(),
+    )
+    rows = [
+        Example("1", "q1", "no", candidates=("yes", "no"), instruction="Do."),
+        Example("2", "q2", "So. The answer is 2", instruction="Do.", rationale="So."),
+    ]
+    card = TaskCard("reasoning.t", "reasoning", "Other", "task")
+    for example, shown in (rows, reversed(rows)):
+        made = [form.render(example, card, [shown], Draws(seed, number)) for _ in range(2)]
+        assert made[0] == made[1]
+        json.dumps(made[0].provenance)
+
+
+def test_evaluation_asks_for_what_is_scored(store):
+    """What changes a task or the form of its answers is for training alone."""
+    form = PromptFormat(
+        suffix_loss=True,
+        options=Options(shown=1.0),
+        chain_of_thought=ChainOfThought(0.0),
+        inversion=Inversion(rate=100.0, exclude=()),
+    )
+    for row in range(9):
+        prompt = render_request(store, "reasoning.asked", "test", row, form, 2, seed=0)
+        example = store.read("reasoning.asked", "test", row)
+        assert prompt.target == example.target
+        assert example.source in prompt.source
+        assert prompt.provenance["shots"] == 2 and prompt.provenance["options"]
+        assert not {"suffix_loss", "inversion", "chain_of_thought"} & prompt.provenance.keys()
+
+
 @pytest.mark.parametrize(
     "settings_",
     [
         {"delimiters": "\nA:"},
         {"delimiters": ()},
         {"shots": -1},
+        {"separators": "\n"},
+        {"instruction_last": 1.1},
         {"shots_distribution": (0.5, 0.4)},
         {"shots_distribution": (1.5, -0.5)},
     ],
@@ -123,6 +197,19 @@ def store(tmp_path_factory):
             "promptsource.many": {
                 "train": rendered,
                 "test": [{**row, "uid": f"t{row['uid']}"} for row in rendered],
+            },
+            "reasoning.asked": {
+                "card": {"instruction_level": "task"},
+                "test": [
+                    {
+                        "source": f"Is {i} odd?",
+                        "target": "no",
+                        "candidates": ["yes", "no"],
+                        "rationale": "So.",
+                        "instruction": "Answer.",
+                    }
+                    for i in range(9)
+                ],
             },
             "promptsource.few": {"test": rendered[:9]},
             "promptsource.suffixed": {
