@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIGURABLES",
     "DELIMITERS",
+    "VARIED",
     "Prompt",
     "PromptFormat",
     "find_demonstrations",
@@ -37,6 +38,18 @@ __all__ = [
 DELIMITERS = ("\nAnswer:", " Answer:", "\nA:", " A:", "\nOutput:", " Output:", "\nanswer:", "\noutput:")
 
 
+#: What a prompt's provenance says only where its format varied it.
+VARIED = (
+    "separator",
+    "suffix_loss",
+    "instruction_last",
+    "options",
+    "option_target",
+    "chain_of_thought",
+    "inversion",
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prompt:
     """What one request or training document says.
@@ -45,8 +58,7 @@ class Prompt:
       source: all that stands before the target, the delimiter included.
       target: the text to learn.
       provenance: how it came about, JSON-able: task, uid, template, delimiter, definition_prefix,
-        input_prefix, shots, demonstrations (their uids); and, where the format varies it, separator,
-        suffix_loss, instruction_last, options, option_target, chain_of_thought, inversion.
+        input_prefix, shots, demonstrations (their uids); and those of `VARIED` that apply.
       head: characters at the start that other prompts share, the task's instruction; encoded but once.
     """
 

@@ -10,6 +10,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from iml.data.batches import Placed
+from iml.data.prompts import VARIED
 from iml.data.stream import StreamState, TrainStream
 from iml.errors import InputError
 
@@ -76,6 +77,7 @@ def _document(stream: TrainStream, placed: Placed) -> list[Text]:
         "template": origin["template"],
         "delimiter": repr(origin["delimiter"]),
         "shots": ", ".join(origin["demonstrations"]),
+        **{name.replace("_", " "): repr(origin[name]) for name in VARIED if name in origin},
         "draw": placed.number,
         "tokens": f"{len(source)} + {len(target) + 1}",
         "cut from the left": document.truncated or "",
