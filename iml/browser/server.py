@@ -91,11 +91,14 @@ class Server(ThreadingHTTPServer):
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     def knows(self, host: str) -> bool:
-        """Whether a request's Host header names this server, and not a name that was made to lead here."""
-        own = self.server_address[0]
-        names = {"localhost", "127.0.0.1", f"[{own}]" if ":" in own else own}
-        port = self.server_address[1]
-        return host.lower() in {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+        """Whether a request's Host header names this machine, and not a name that was made to lead here.
+
+        Any port will do: one that is forwarded from another machine need not be this server's own.
+        """
+        name, colon, port = host.lower().rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit():
+            name = host.lower()
+        return name in ("localhost", "127.0.0.1", "[::1]", self.server_address[0])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -32,13 +32,14 @@ def test_a_taken_port_is_told(site, server):
 
 def test_requests_under_another_name_are_refused(server):
     port = server.server_address[1]
-    for host in (f"127.0.0.1:{port}", f"LOCALHOST:{port}"):
+    for host in (f"127.0.0.1:{port}", f"LOCALHOST:{port}", "localhost", "[::1]", "127.0.0.1:9999"):
         assert get(server, "/", Host=host)[0] == 200
     for host in (
         f"evil.invalid:{port}",
-        "127.0.0.1",
-        f"127.0.0.1:{port + 1}",
         f"127.0.0.1.evil.invalid:{port}",
+        "",
+        "localhost:80@evil.invalid",
+        ":80",
     ):
         status, headers, body = get(server, "/", Host=host)
         assert status == 403 and body == "unknown host\n" and "Content-Security-Policy" in headers
