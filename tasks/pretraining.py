@@ -29,6 +29,8 @@ BENCHMARK = "pretraining"
 MAX_CHARS = 8000
 
 _TITLE = re.compile(r" = [^=].* = *$")
+#: How files begin, in capitals, that stand beside texts and are none.
+_NO_TEXT = ("README", "LICENSE", "LICENCE")
 _NOT_IN_NAMES = re.compile(r"[^\w:#]")
 
 
@@ -136,7 +138,7 @@ def register(data_dir: str, max_chars: int = MAX_CHARS) -> None:
     found = 0
     for folder in sorted(home.iterdir()) if home.exists() else ():
         definition = definitions().get(folder.name, definitions()["*"])
-        splits = layouts.find_splits(folder, definition["files"]) if folder.is_dir() else {}
+        splits = _texts(layouts.find_splits(folder, definition["files"])) if folder.is_dir() else {}
         if not splits:
             continue
         found += 1
@@ -207,6 +209,20 @@ def _checked(max_chars: int) -> int:
     if max_chars < 0:
         raise InputError("must not be negative", field="max_chars")
     return max_chars
+
+
+def _texts(found: layouts.Splits) -> layouts.Splits:
+    """The files without those that describe them; what is held out does not train as well."""
+    held_out = {path for split, paths in found.items() if split != "train" for path in paths}
+    kept = {
+        split: tuple(
+            path
+            for path in paths
+            if not path.name.upper().startswith(_NO_TEXT) and (split != "train" or path not in held_out)
+        )
+        for split, paths in found.items()
+    }
+    return {split: paths for split, paths in kept.items() if paths}
 
 
 def _guess(splits: layouts.Splits) -> str:

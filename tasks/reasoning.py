@@ -93,7 +93,7 @@ class ReasoningTask:
             for problem in layouts.guarded(reader(path, split), path):
                 if split == "train" and not problem.rationale.strip():
                     continue
-                uid = problem.uid if len(paths) == 1 else f"{layouts.label(path.parent, path)}-{problem.uid}"
+                uid = problem.uid if len(paths) == 1 else f"{layouts.label(self.home, path)}-{problem.uid}"
                 uid = uid if uid not in seen else f"{uid}-{len(seen)}"
                 seen.add(uid)
                 yield {"uid": uid, **fields(problem, instruction)}

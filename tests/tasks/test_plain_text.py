@@ -195,11 +195,14 @@ def test_own_text_needs_no_definition(tmp_path):
             "web/train.jsonl": lines({"text": "One.", "url": "u"}, {"text": " "}),
             "web/valid.jsonl": lines({"text": "abc def"}),
             "notes/README.md": "no data",
+            "my-books/LICENSE.txt": "no book",
+            "held-out/valid.jsonl": lines({"text": "abc"}),
         },
     )
     pretraining.register(str(tmp_path), max_chars=4)
     tasks = registered.read_all()
-    assert set(tasks) == {"pretraining.my_books", "pretraining.web"}
+    assert set(tasks) == {"pretraining.my_books", "pretraining.web", "pretraining.held_out"}
+    assert set(tasks["pretraining.held_out"]) == {"validation"}
     assert [example.uid for example in tasks["pretraining.web"]["validation"]] == ["1", "1-1"]
     registered.clear()
     pretraining.register(str(tmp_path), max_chars=0)

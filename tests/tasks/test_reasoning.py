@@ -396,6 +396,13 @@ def test_problems_without_reasoning_do_not_train(tmp_path):
     assert [example.target for example in splits["test"]] == ["The answer is true"]
 
 
+def test_problems_of_several_files_have_names_of_their_own(tmp_path):
+    problem = json.dumps({"problem": "p", "solution": r"\boxed{1}"})
+    write(tmp_path, "math", {"train/algebra/1.json": problem, "train/geometry/1.json": problem})
+    reasoning.register(str(tmp_path))
+    assert [e.uid for e in registered.read("reasoning.math")["train"]] == ["algebra-1-1", "geometry-1-1"]
+
+
 @pytest.mark.parametrize(
     ("solution", "answer"),
     [
