@@ -28,6 +28,8 @@ _UNSPACED = (
 )
 
 _SPACE = 0x20
+#: Bytes of a batch, usually; only a larger one makes new tables of powers.
+_USUAL = 1 << 19
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_MULTIPLIER, -1, 1 << 64)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -162,7 +164,7 @@ def grams(texts: Sequence[str], n: int, bits: int = 64) -> Grams:
     text_ids = np.repeat(np.arange(len(encoded), dtype=np.int32), counts)
     places = ragged_arange(first_word[:-1], counts)
     begins, finishes = starts[places], ends[places + (n - 1)]
-    powers, inverses = _powers(1 << max(1, len(data)).bit_length())
+    powers, inverses = _powers(max(_USUAL, 1 << len(data).bit_length()))
     sums = np.zeros(len(data) + 1, np.uint64)
     np.cumsum(_VALUES[data] * powers[: len(data)], out=sums[1:])
     hashes = (sums[finishes] - sums[begins]) * inverses[begins]
