@@ -42,13 +42,18 @@ class Problem:
 
 def cot(path: epath.Path, split: str = "") -> Iterator[Problem]:
     r"""FLAN's chain-of-thought TSV; the lines under `Options:` become options."""
-    from tasks.flan import read_cot_tsv
-
     for number, question, answer, rationale in read_cot_tsv(path):
         listed = _OPTIONS.search(question)
         options = [line.removeprefix("- ").strip() for line in listed[1].split("\n")] if listed else []
         question = question[: listed.start()] if listed else question
         yield Problem(str(number), question, answer, rationale, tuple(filter(None, options)))
+
+
+def read_cot_tsv(path: epath.Path) -> Iterator[tuple[int, str, str, str]]:
+    r"""(line, question, answer, rationale) of a file of FLAN's `cot_data`; `\n` in it stands for a line break."""
+    for number, columns in files.columns(path, 3):
+        question, answer, rationale = (column.replace("\\n", "\n") for column in columns[:3])
+        yield number, question, answer, rationale
 
 
 def gsm8k(path: epath.Path, split: str = "") -> Iterator[Problem]:

@@ -182,8 +182,7 @@ def _reasoned(uid: str, question: str, rationale: str, answer: str) -> Example:
 
 def cot(path: Path, options: Options) -> Iterator[Example]:
     r"""FLAN's chain-of-thought TSV: question, answer, rationale; `\n` stands for a line break."""
-    for number, columns in _columns(path, 3):
-        question, answer, rationale = (column.replace("\\n", "\n") for column in columns[:3])
+    for number, question, answer, rationale in reasoning_readers.read_cot_tsv(path):
         yield _reasoned(str(number), question, rationale, answer)
 
 

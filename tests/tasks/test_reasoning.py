@@ -336,7 +336,6 @@ def test_every_real_file_is_read_and_its_examples_counted(real_data):
 
 
 def test_the_real_tasks(real_data):
-    pytest.importorskip("tasks.flan")
     reasoning.register(str(real_data))
     tasks = registered.read_all()
     counts = {
@@ -370,7 +369,6 @@ def test_the_real_tasks(real_data):
 
 
 def test_flans_files_alone_serve(real_data, tmp_path):
-    pytest.importorskip("tasks.flan")
     shutil.copytree(real_data / "flan2022" / "cot_data", tmp_path / "flan2022" / "cot_data")
     reasoning.register(str(tmp_path))
     counts = {name: len(splits["train"]) for name, splits in registered.read_all().items()}
