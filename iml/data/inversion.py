@@ -133,7 +133,8 @@ def _parts(example: Example, card: TaskCard, kind: str) -> Mapping[str, str]:
         elif example.source:
             parts = {"turns": example.source, "last": example.target}
         else:
+            # A turn is a line; one without a letter ends a turn of several.
             turns, _, last = example.target.strip().rpartition("\n")
-            parts = {"turns": turns, "last": last}
+            parts = {"turns": turns, "last": last if any(map(str.isalnum, last)) else ""}
     parts = {name: text.strip() for name, text in parts.items()}
     return parts if all(parts.values()) else {}

@@ -85,20 +85,23 @@ class OptionStyle:
     def apply(self, example: Example) -> Example:
         """The example in this style.
 
-        As it was come back: an example whose target is none of its candidates or that has over 26; one whose
-        words name them all without a list of their own; and, if they should be listed, one whose source ends
-        with ":", since that is the cue for the answer.
+        As it was come back: an example whose target is none of its candidates or that has over 26; if they
+        should be listed, one whose words name them all without a list, or whose source ends with ":", the cue
+        for the answer; if not, one without a list, or with words that lead up to it ("Possibilities:").
         """
         options = example.candidates
         if not 2 <= len(options) <= _MOST or example.target not in options or not example.source:
             return example
         start, end, listed = _find_list(example.source, options)
-        if not listed and (_names_all(example.source, options) or example.source.rstrip().endswith(":")):
-            return example
-        before, after = example.source[:start], example.source[end:]
+        before, after = example.source[:start].rstrip("\n"), example.source[end:]
+        # Words that lead up to the list, or to the answer.
+        led_up_to = before.rstrip().endswith(":")
         if not self.marker:
-            return dataclasses.replace(example, source=before + after if after else before.rstrip("\n"))
-        lines = [self.heading] if self.heading else []
+            kept = not listed or led_up_to
+            return example if kept else dataclasses.replace(example, source=_joined(before, after))
+        if not listed and (led_up_to or _names_all(example.source, options)):
+            return example
+        lines = [self.heading] if self.heading and not led_up_to else []
         answers = {}
         for place, option in enumerate(listed or options):
             labels = {"upper": chr(65 + place), "lower": chr(97 + place), "number": str(place + 1)}
@@ -107,11 +110,15 @@ class OptionStyle:
             answers[option] = self.target.format(text=option, letter=letter)
         return dataclasses.replace(
             example,
-            source="\n".join(filter(None, [before.rstrip("\n"), *lines])) + (f"\n{after}" if after else ""),
+            source=_joined(before, *lines, after),
             target=answers[example.target],
             references=tuple(answers.get(reference, reference) for reference in example.references),
             candidates=tuple(answers[option] for option in options),
         )
+
+
+def _joined(*lines: str) -> str:
+    return "\n".join(filter(None, lines))
 
 
 def _find_list(source: str, options: Sequence[str]) -> tuple[int, int, tuple[str, ...]]:

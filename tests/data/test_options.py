@@ -51,6 +51,13 @@ def test_a_list_that_is_there_changes_its_style_or_goes():
     assert style.apply(bare).source == "Is it?\nChoices:\n(A) yes\n(B) no"
 
 
+def test_words_that_lead_up_to_a_list_keep_it():
+    led = Example("1", "Is it?\nPossibilities:\n- yes\n- no", "no", **CHOICE)
+    assert OptionStyle().apply(led) is led
+    styled = OptionStyle("({upper}) {text}", "Choices:", "{letter}").apply(led)
+    assert styled.source == "Is it?\nPossibilities:\n(A) yes\n(B) no"
+
+
 @pytest.mark.parametrize(
     "example",
     [
