@@ -13,20 +13,15 @@ import concurrent.futures
 import dataclasses
 import fnmatch
 import functools
-import hashlib
 import importlib
-import inspect
 import itertools
 import json
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
-
-from etils import epath
 
 from iml import configuration
 from iml.beam import Beam, map_items
@@ -40,6 +35,7 @@ from iml.data.measuring import measure, token_unit
 from iml.data.taking import MAX_EXAMPLES, Take, caps_by_benchmark, take_split
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
+from iml.fingerprints import hash_file, hash_reader
 from iml.statistics_page import print_statistics, write_statistics
 
 if TYPE_CHECKING:
@@ -312,10 +308,11 @@ def _fingerprint(name: str, take: Take) -> str:
     from iml import seqio_bridge
 
     splits, files, told = seqio_bridge.describe_source(name)
-    content = [_hash_file(file) for file in files]
+    content = [hash_file(file) for file in files]
+    readers = [hash_reader(module) for module in seqio_bridge.reader_modules(name)]
     card = str(registry.card(name).to_json())
     taken = json.dumps(take.to_json())
-    return store.hash_strings(str(_VERSION), card, taken, *splits, told, *content, *_reader_hashes(name))
+    return store.hash_strings(str(_VERSION), card, taken, *splits, told, *content, *readers)
 
 
 def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
@@ -407,39 +404,6 @@ def _chosen(patterns: Sequence[str]) -> list[str]:
             f"none of {len(names)} registered tasks matches {', '.join(patterns)}", field="prepare.tasks"
         )
     return chosen
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash_file(path: str) -> str:
-    try:
-        with epath.Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from error
-
-
-def _reader_hashes(name: str) -> list[str]:
-    """Hashes of the modules whose code decides what a task's examples are."""
-    from iml import seqio_bridge
-
-    return [_hash_module(module) for module in seqio_bridge.reader_modules(name)]
-
-
-@functools.cache
-def _hash_module(name: str) -> str:
-    """Hash over a module's source and over those of its own package that it uses."""
-    package, pending, seen = name.partition(".")[0], [name], set()
-    while pending:
-        module = sys.modules.get(pending.pop())
-        if module is None or module.__name__ in seen:
-            continue
-        seen.add(module.__name__)
-        for value in vars(module).values():
-            used = value.__name__ if inspect.ismodule(value) else getattr(value, "__module__", None)
-            if isinstance(used, str) and used.partition(".")[0] == package and package != "iml":
-                pending.append(used)
-    files = [getattr(sys.modules[used], "__file__", None) for used in sorted(seen)]
-    return store.hash_strings(*(_hash_file(file) for file in files if file))
 
 
 def _progress(console: Console):

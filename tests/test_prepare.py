@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("seqio")
 
+from iml import fingerprints, seqio_bridge
 from iml import prepare as prepare_lib
-from iml import seqio_bridge
 from iml.bench import registry
 from iml.data.store import ExampleStore
 from iml.data.vocabulary import Vocabulary
@@ -47,7 +47,8 @@ def empty_registries():
 def _clear():
     for name in registry.names():
         seqio_bridge.remove_task(name)
-    prepare_lib._hash_file.cache_clear()
+    fingerprints.hash_file.cache_clear()
+    fingerprints.hash_reader.cache_clear()
 
 
 @pytest.fixture
@@ -95,6 +96,19 @@ def test_only_what_changed_is_made_again(own, capsys):
     assert changed == {"own.t03", "own.t07"} and all(
         after[path] == before[path] for path in before.keys() & after
     )
+
+
+def test_a_definition_that_the_reader_names_counts_as_its_code(own):
+    (own / "own_lines.py").write_text(MODULE + '\nDEFINITIONS = "own.json"\n')
+    (own / "definitions").mkdir()
+    for name in ("own.json", "another.json"):
+        (own / "definitions" / name).write_text("{}")
+    first = prepare(own)
+    (own / "definitions" / "another.json").write_text('{"a": 1}')
+    assert prepare(own) == first
+    (own / "definitions" / "own.json").write_text('{"a": 1}')
+    again = prepare(own)
+    assert all(entry.fingerprint != first[name].fingerprint for name, entry in again.items())
 
 
 def test_any_number_of_processes_makes_the_same_store(own):
