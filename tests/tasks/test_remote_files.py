@@ -10,7 +10,19 @@ from etils.epath import gpath
 
 from iml import seqio_bridge
 from iml.bench import registry
-from tasks import dialogue, natural_instructions_v1, pretraining, reasoning, unified_skg
+from tasks import (
+    bbh,
+    dialogue,
+    instruction_sets,
+    mmlu,
+    natural_instructions_v1,
+    opt_tasks,
+    pretraining,
+    raft,
+    reasoning,
+    unified_skg,
+    zero_shot_cot,
+)
 from tests.tasks import registered
 
 BUCKET = "gs://bucket"
@@ -19,6 +31,12 @@ FOLDERS = {
     reasoning: ("reasoning/gsm8k", "reasoning/cos_e", "reasoning/zero_shot_cot"),
     dialogue: ("dialogue/sgd", "dialogue/chatterbot_corpus"),
     pretraining: ("pretrain_text",),
+    mmlu: ("mmlu/data",),
+    bbh: ("bbh",),
+    raft: ("raft",),
+    opt_tasks: ("opt_tasks", "hf_raw/glue/rte", "t5/superglue/RTE", "t5/superglue/WSC"),
+    zero_shot_cot: ("reasoning/svamp", "reasoning/asdiv", "reasoning/csqa2"),
+    instruction_sets: ("instruction",),
     natural_instructions_v1: ("super_natural_instructions/drafts_2021",),
 }
 
@@ -69,4 +87,5 @@ def test_a_bucket_is_read_as_a_folder_is(module, real_data, tmp_path, monkeypatc
     assert registered.read_all() == expected and expected
     for name in registry.names():
         files = seqio_bridge.describe_source(name)[1]
-        assert files and all(file.startswith(BUCKET) for file in files)
+        assert any(file.startswith(BUCKET) for file in files)
+        assert not any(file.startswith(str(tmp_path)) for file in files)
