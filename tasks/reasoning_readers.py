@@ -16,6 +16,7 @@ from tasks.files import field, strings
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _OPTIONS = re.compile(r"\s*\nOptions:\n(.*)\Z", re.DOTALL)
+_LETTER = re.compile(r"\([A-Z]\)")
 _QASC_PARTS = ("fact1", "fact2", "combinedfact")
 
 
@@ -41,12 +42,19 @@ class Problem:
 
 
 def cot(path: epath.Path, split: str = "") -> Iterator[Problem]:
-    r"""FLAN's chain-of-thought TSV; the lines under `Options:` become options."""
+    """FLAN's chain-of-thought TSV; the lines under `Options:` become options.
+
+    Where the answer is an option's letter, "(C)", the option's text is taken and the letter is another form.
+    """
     for number, question, answer, rationale in read_cot_tsv(path):
         listed = _OPTIONS.search(question)
         options = [line.removeprefix("- ").strip() for line in listed[1].split("\n")] if listed else []
         question = question[: listed.start()] if listed else question
-        yield Problem(str(number), question, answer, rationale, tuple(filter(None, options)))
+        meant = [option.removeprefix(answer).strip() for option in options if option.startswith(f"{answer} ")]
+        also = ()
+        if _LETTER.fullmatch(answer) and meant:
+            answer, also = meant[0], (answer, answer.strip("()"))
+        yield Problem(str(number), question, answer, rationale, tuple(filter(None, options)), also)
 
 
 def read_cot_tsv(path: epath.Path) -> Iterator[tuple[int, str, str, str]]:
