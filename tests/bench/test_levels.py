@@ -209,11 +209,39 @@ def test_a_scheme_that_is_not_there():
         load_split_scheme("nowhere.json")
 
 
+def named_categories(record):
+    """What a definition file gives as categories, wherever it does."""
+    if isinstance(record, dict):
+        for key, value in record.items():
+            if key == "category" and isinstance(value, str):
+                yield value
+            elif key == "categories" and isinstance(value, dict):
+                yield from value.values()
+            else:
+                yield from named_categories(value)
+    elif isinstance(record, list):
+        for value in record:
+            yield from named_categories(value)
+
+
 def test_the_definitions_of_the_tasks_use_the_taxonomy():
-    defined = json.loads((TASKS / "definitions" / "promptsource_categories.json").read_text())["categories"]
-    assert set(defined.values()) <= set(categories())
+    found = {
+        path.stem: list(named_categories(json.loads(path.read_text())))
+        for path in (TASKS / "definitions").glob("*.json")
+    }
+    assert len(found["promptsource_categories"]) > 200 and found["opt_tasks"] and found["unified_skg"]
+    for family, names in found.items():
+        assert all(canonical_category(family, name) in categories() for name in names), family
     catalogue = json.loads((TASKS / "pocket" / "data" / "catalogue.json").read_text())
     assert {entry["card"]["category"] for entry in catalogue} <= set(categories())
+
+
+def test_the_documented_scheme_is_one():
+    text = (TASKS.parent / "docs" / "bench.md").read_text()
+    record = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    scheme = SplitScheme.from_json(record)
+    assert scheme.level(card("promptsource.race_high")) == "partially_held_out"
+    assert scheme.sets(card("t5.wmt14_enfr", "Translation")) == ("test",)
 
 
 def test_a_category_is_found_under_the_names_that_families_use():
