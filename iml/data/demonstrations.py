@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from iml.bench.card import Example
@@ -32,24 +31,19 @@ def find_demonstrations(
         return []
     rows = store.tasks[task].splits[split].rows
     taken, fitting, others = {instance(example)}, [], []
-    patience, looked = 16 * (shots + 1), 0
-    walk, key = iter(range(min(rows, _SEARCH))), draws.key("demonstrations")
-    while len(fitting) < shots:
-        # As many as must be looked at in any case are read at once.
-        missing = shots - len(fitting)
-        wanted = min(missing, patience - looked) if looked < patience else missing - len(others)
-        chunk = [permute(place, rows, key) for place in itertools.islice(walk, max(0, wanted))]
-        if not chunk:
+    patience, key = 16 * (shots + 1), draws.key("demonstrations")
+    # One row at a time: array_record needs twice the time for a row where it reads several together.
+    for looked in range(min(rows, _SEARCH)):
+        if len(fitting) == shots or (looked >= patience and len(fitting) + len(others) >= shots):
             break
-        looked += len(chunk)
-        for shown in store.read_many(task, split, chunk):
-            if instance(shown) in taken:
-                continue
-            if shown.template == example.template:
-                taken.add(instance(shown))
-                fitting.append(shown)
-            else:
-                others.append(shown)
+        shown = store.read(task, split, permute(looked, rows, key))
+        if instance(shown) in taken:
+            continue
+        if shown.template == example.template:
+            taken.add(instance(shown))
+            fitting.append(shown)
+        else:
+            others.append(shown)
     for shown in others:
         if len(fitting) == shots:
             break
