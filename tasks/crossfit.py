@@ -148,7 +148,7 @@ def card(task: str, name: str, ranked: Any) -> TaskCard:
     return TaskCard(
         name=name,
         benchmark=BENCHMARK,
-        category=canonical_category(BENCHMARK, definition["cluster"]),
+        category=canonical_category(BENCHMARK, definition.get("category", definition["cluster"])),
         instruction_level="keywords",
         source=task,
         metrics=("accuracy",) if chosen else ("rouge_l", "exact_match"),
