@@ -22,7 +22,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import files, layouts, reasoning
-from tasks.reasoning_readers import Problem
+from tasks.reasoning.readers import Problem
 
 BENCHMARK = "zero_shot_cot"
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from iml.bench.card import Example
 from iml.errors import InputError
-from tasks import reasoning_readers, unified_skg_queries, unified_skg_tables, unified_skg_texts
-from tasks.unified_skg_text import Record
+from tasks.reasoning import readers as reasoning
+from tasks.unified_skg import descriptions, queries, tables
+from tasks.unified_skg.serialisation import Record
 
 Options = Mapping[str, Any]
 _REASONING = "Answer the following question by reasoning step by step."
@@ -146,26 +147,26 @@ def wmt(path: Path, options: Options) -> Iterator[Example]:
 
 def dart(path: Path, options: Options) -> Iterator[Example]:
     """DART: each annotation's text is a reference; relations stay as they are."""
-    records = unified_skg_texts.dart(path.parent, path, {"as_written": True})
+    records = descriptions.dart(path.parent, path, {"as_written": True})
     yield from _structured(records, "triples: {structure}\ntextual description:")
 
 
 def e2e(path: Path, options: Options) -> Iterator[Example]:
     """E2E: rows of the same meaning representation are references of one example."""
     yield from _structured(
-        unified_skg_texts.e2e(path.parent, path, {}), "attributes: {structure}\ntextual description:"
+        descriptions.e2e(path.parent, path, {}), "attributes: {structure}\ntextual description:"
     )
 
 
 def fetaqa(path: Path, options: Options) -> Iterator[Example]:
     """FeTaQA's tables in UnifiedSKG's serialisation: `col : a | b row 1 : c | d`, without a title."""
-    records = unified_skg_tables.fetaqa(path.parent, path, {"untitled": True})
+    records = tables.fetaqa(path.parent, path, {"untitled": True})
     yield from _structured(records, "table: {structure}\nquestion: {text}\nanswer:")
 
 
 def spider(path: Path, options: Options) -> Iterator[Example]:
     """Spider's questions with their schema, `database: | id | table : column , column`, in its own case."""
-    records = unified_skg_queries.spider(path.parent, path, {"as_written": True})
+    records = queries.spider(path.parent, path, {"as_written": True})
     yield from _structured(records, "database: {structure}\nquestion: {text}\nSQL query:")
 
 
@@ -182,19 +183,19 @@ def _reasoned(uid: str, question: str, rationale: str, answer: str) -> Example:
 
 def cot(path: Path, options: Options) -> Iterator[Example]:
     r"""FLAN's chain-of-thought TSV: question, answer, rationale; `\n` stands for a line break."""
-    for number, question, answer, rationale in reasoning_readers.read_cot_tsv(path):
+    for number, question, answer, rationale in reasoning.read_cot_tsv(path):
         yield _reasoned(str(number), question, rationale, answer)
 
 
 def gsm8k(path: Path, options: Options) -> Iterator[Example]:
     """GSM8K without its `<<calculator marks>>`; what stands after `####` is the answer."""
-    for problem in reasoning_readers.gsm8k(path):
+    for problem in reasoning.gsm8k(path):
         yield _reasoned(problem.uid, problem.question, problem.rationale, problem.answer)
 
 
 def aqua(path: Path, options: Options) -> Iterator[Example]:
     """AQuA: the options follow the question; the answer is the text of the right one."""
-    for problem in reasoning_readers.aqua(path):
+    for problem in reasoning.aqua(path):
         question = f"{problem.question}\n{', '.join(problem.options)}"
         yield _reasoned(problem.uid, question, problem.rationale, problem.answer)
 

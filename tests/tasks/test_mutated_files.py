@@ -12,7 +12,8 @@ from iml import seqio_bridge
 from iml.bench import registry
 from iml.bench.card import Example
 from iml.errors import InputError
-from tasks import dialogue, reasoning, reasoning_readers, unified_skg
+from tasks import dialogue, reasoning, unified_skg
+from tasks.reasoning import readers
 from tests.tasks import registered
 from tests.tasks.test_plain_text import PARLAI
 from tests.tasks.test_reasoning import SETS as REASONING
@@ -29,7 +30,7 @@ FAMILIES = [
     for name, (files, *_) in sets.items()
 ]
 CACHED = (
-    reasoning_readers._commonsense_questions,
+    readers._commonsense_questions,
     unified_skg.queries._read_schemas,
     unified_skg.queries._intents,
     unified_skg.tables._by_id,

@@ -14,8 +14,8 @@ from iml.data.prompts import PromptFormat
 from iml.data.random import Draws
 from iml.errors import InputError
 from tasks import reasoning
-from tasks import reasoning_more_readers as more
-from tasks import reasoning_readers as readers
+from tasks.reasoning import more_readers as more
+from tasks.reasoning import readers
 from tests.tasks import registered
 
 ASK = "Answer the following question by reasoning step by step.\n"

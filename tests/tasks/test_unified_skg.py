@@ -14,8 +14,7 @@ from iml import seqio_bridge
 from iml.bench import registry
 from iml.errors import InputError
 from tasks import unified_skg
-from tasks import unified_skg_texts as texts
-from tasks.unified_skg_text import fit_rows, linear_table, normal_sql
+from tasks.unified_skg.serialisation import fit_rows, linear_table, normal_sql
 from tests.tasks import registered
 
 
@@ -410,7 +409,7 @@ def test_every_real_file_is_read_and_its_examples_counted(real_data):
         counts[name] = len(groups)
     paths = (real_data / "unifiedskg" / "e2e").glob("*.csv")
     counts["e2e"] = sum(
-        len(record.references) for path in paths for record in texts.e2e(path.parent, path, {})
+        len(record.references) for path in paths for record in descriptions.e2e(path.parent, path, {})
     )
     known = registered.manifest(real_data, "unifiedskg")
     assert counts == {group.split(" ")[0]: number for group, number in known.items()}
@@ -443,7 +442,7 @@ def test_real_prompts_look_as_printed(real_data):
 
 def test_wikitq_tables_are_the_same_in_both_of_their_forms(real_data):
     """The .tsv beside each .csv escapes otherwise; both must tell the same table."""
-    from tasks import unified_skg_tables as tables
+    from tasks.unified_skg import tables
 
     home = real_data / "unifiedskg" / "wikitq" / "csv"
     paths = sorted(home.glob("*/*.csv"))

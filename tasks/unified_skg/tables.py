@@ -19,8 +19,8 @@ from etils import epath
 
 from iml.errors import InputError
 from tasks import files, layouts
-from tasks.unified_skg_text import Record, cells, fit_rows, history, linear_table, matrix, squeeze
-from tasks.unified_skg_wikisql import answers_of
+from tasks.unified_skg.serialisation import Record, cells, fit_rows, history, linear_table, matrix, squeeze
+from tasks.unified_skg.wikisql import answers_of
 
 Options = Mapping[str, Any]
 #: MultiModalQA's kinds of questions that need no image; UnifiedSKG takes these.

@@ -21,9 +21,9 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
-from tasks import reasoning_more_readers as more
-from tasks import reasoning_readers as readers
-from tasks.reasoning_readers import Problem, sentences
+from tasks.reasoning import more_readers as more
+from tasks.reasoning import readers
+from tasks.reasoning.readers import Problem, sentences
 
 BENCHMARK = "reasoning"
 #: Where FLAN's chain-of-thought files may lie, from the data folder.

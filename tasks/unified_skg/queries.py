@@ -13,7 +13,7 @@ from etils import epath
 
 from iml.errors import InputError
 from tasks import files
-from tasks.unified_skg_text import (
+from tasks.unified_skg.serialisation import (
     Record,
     history,
     linear_schema,

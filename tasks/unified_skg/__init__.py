@@ -21,10 +21,8 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
-from tasks import unified_skg_queries as queries
-from tasks import unified_skg_tables as tables
-from tasks import unified_skg_texts as texts
-from tasks.unified_skg_text import Record
+from tasks.unified_skg import descriptions, queries, tables
+from tasks.unified_skg.serialisation import Record
 
 BENCHMARK = "unified_skg"
 #: Characters of a table that an example shows by default; UnifiedSKG cuts tables to 1,024 tokens with the text.
@@ -49,13 +47,13 @@ READERS: Mapping[str, Reader] = {
         tables.tab_fact,
         tables.wikisql,
         tables.wikitq,
-        texts.dart,
-        texts.e2e,
-        texts.kvret,
-        texts.logic2text,
-        texts.multiwoz,
-        texts.totto,
-        texts.webnlg,
+        descriptions.dart,
+        descriptions.e2e,
+        descriptions.kvret,
+        descriptions.logic2text,
+        descriptions.multiwoz,
+        descriptions.totto,
+        descriptions.webnlg,
     )
 }
 

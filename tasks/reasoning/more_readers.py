@@ -11,7 +11,7 @@ from etils import epath
 from iml.errors import InputError
 from tasks import files
 from tasks.files import field
-from tasks.reasoning_readers import Problem, sentences
+from tasks.reasoning.readers import Problem, sentences
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
 _TOKEN = re.compile(r"->|%|[()]|[^\s()%]+")

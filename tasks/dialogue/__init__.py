@@ -19,8 +19,8 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
-from tasks import dialogue_readers as readers
 from tasks import layouts
+from tasks.dialogue import readers
 
 BENCHMARK = "dialogue"
 

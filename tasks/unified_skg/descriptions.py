@@ -11,7 +11,15 @@ from etils import epath
 
 from iml.errors import InputError
 from tasks import files
-from tasks.unified_skg_text import Record, fit_rows, history, linear_table, linear_triples, matrix, squeeze
+from tasks.unified_skg.serialisation import (
+    Record,
+    fit_rows,
+    history,
+    linear_table,
+    linear_triples,
+    matrix,
+    squeeze,
+)
 
 Options = Mapping[str, Any]
 #: The domains of MultiWOZ whose state is tracked, as in UnifiedSKG.
