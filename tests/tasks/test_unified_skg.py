@@ -14,6 +14,7 @@ from iml import seqio_bridge
 from iml.bench import registry
 from iml.errors import InputError
 from tasks import unified_skg
+from tasks.unified_skg import descriptions
 from tasks.unified_skg.serialisation import fit_rows, linear_table, normal_sql
 from tests.tasks import registered
 
