@@ -3,6 +3,7 @@
 import fnmatch
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -38,6 +39,9 @@ def test_every_scheme_of_the_package_names_known_categories_and_levels():
         assert scheme.name == name
         assert {*scheme.fully_held_out_categories, *scheme.levels_by_category} <= set(categories())
         assert set(scheme.levels_by_task.values()) <= set(LEVELS)
+        named = [*scheme.levels_by_task, *scheme.validation_tasks, *scheme.test_tasks]
+        # SeqIO's rule for names: what breaks it would match no task.
+        assert all(re.fullmatch(r"[\w.:#*?]+", re.sub(r"\[.+?\]", "", task)) for task in named)
 
 
 @pytest.mark.parametrize("scheme", ALL_SCHEMES)
@@ -89,7 +93,7 @@ def test_a_scheme_of_ones_own_cannot_train_on_evaluation_sets():
         ("bbh.navigate", "BIG-Bench Hard", "partially", "test"),
         # Neither trained on nor evaluated: they share their texts with an evaluated task.
         ("super_natural_instructions.task381_boolq_question_generation", "Question Generation", "partially", ""),
-        ("crossfit.superglue-wic", "Word Sense Disambiguation", "fully", ""),
+        ("crossfit.superglue_wic", "Word Sense Disambiguation", "fully", ""),
         # And what the bench trains on.
         ("reasoning.esnli", "Reasoning", "supervised", "train"),
         ("promptsource.imdb", "Sentiment Analysis", "supervised", "train"),
@@ -267,7 +271,12 @@ def test_the_taxonomy_is_whole():
 
 def test_the_taxonomy_and_the_schemes_fit_the_real_files(real_data):
     folder = real_data / "super_natural_instructions"
-    records = {path.stem: json.loads(path.read_bytes()) for path in (folder / "tasks").glob("*.json")}
+    pytest.importorskip("seqio")
+    from tasks.super_natural_instructions import task_name
+
+    records = {
+        task_name(path.stem): json.loads(path.read_bytes()) for path in (folder / "tasks").glob("*.json")
+    }
     named = {name: record["Categories"][0] for name, record in records.items()}
     every = {category for record in records.values() for category in record["Categories"]}
     assert len(named) > 1400 and len(every) >= 75
@@ -276,14 +285,14 @@ def test_the_taxonomy_and_the_schemes_fit_the_real_files(real_data):
     scheme, prefix = load_split_scheme("opt_iml"), "super_natural_instructions."
     lists = (folder / "splits" / "default").glob("*.txt")  # they name tasks whose files are absent, too
     lists = [*lists, folder / "not_available.txt"]
-    known = {*named, *(name for file in lists for name in file.read_text().split())}
+    known = {*named, *(task_name(name) for file in lists for name in file.read_text().split())}
     for pattern in scheme.levels_by_task:
         if pattern.startswith(prefix):
             assert any(fnmatch.fnmatchcase(prefix + name, pattern) for name in known), pattern
 
     official = load_split_scheme("super_ni_official")
     listed = {
-        split: set((folder / "splits" / "default" / f"{split}_tasks.txt").read_text().split())
+        split: set(map(task_name, (folder / "splits" / "default" / f"{split}_tasks.txt").read_text().split()))
         for split in ("train", "test")
     }
     cards = {
