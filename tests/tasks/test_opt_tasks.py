@@ -10,7 +10,7 @@ pytest.importorskip("seqio")
 from iml.bench import registry
 from iml.errors import InputError
 from tasks import opt_tasks
-from tasks.opt_task_forms import FORMS
+from tasks.opt_tasks.forms import FORMS
 from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
 
 PAPER = {

@@ -19,7 +19,7 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
-from tasks.opt_task_forms import FORMS, GENERATED
+from tasks.opt_tasks.forms import FORMS, GENERATED
 
 BENCHMARK = "opt_tasks"
 
