@@ -33,7 +33,7 @@ def hash_file(path: str) -> str:
 def hash_reader(name: str) -> str:
     """Hash over an imported module's source, over those of its own package that it uses, and definitions.
 
-    Definitions are the files in a folder `definitions` beside a module that its source names.
+    Definitions are the files that its source names in a folder `definitions` beside the module or its package.
     """
     package, pending, seen = name.partition(".")[0], [name], set()
     while pending:
@@ -53,6 +53,7 @@ def hash_reader(name: str) -> str:
 def _definitions(source: str) -> Iterator[str]:
     """The definition files that a source file names, in order."""
     text = pathlib.Path(source).read_text(encoding="utf-8", errors="replace")
-    for path in sorted(pathlib.Path(source).parent.glob("definitions/*.json")):
-        if path.name in text:
-            yield str(path)
+    for folder in pathlib.Path(source).resolve().parents[:2]:
+        for path in sorted(folder.glob("definitions/*.json")):
+            if path.name in text:
+                yield str(path)
