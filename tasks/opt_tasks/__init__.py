@@ -7,9 +7,9 @@ put them into files. `tasks/definitions/opt_tasks.json` says which files are rea
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import json
 import os
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,7 +23,7 @@ from tasks.opt_tasks.forms import FORMS, GENERATED
 
 BENCHMARK = "opt_tasks"
 
-_DEFINITIONS = pathlib.Path(__file__).parent / "definitions" / "opt_tasks.json"
+_DEFINITIONS = importlib.resources.files("tasks.definitions") / "opt_tasks.json"
 
 
 def register(data_dir: str) -> None:
