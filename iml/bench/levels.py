@@ -159,7 +159,7 @@ def leave_one_out_schemes() -> tuple[str, ...]:
 
 @functools.cache
 def flan_clusters() -> Mapping[str, Any]:
-    """FLAN's clusters: the tasks and categories of each, and the pairs that are too close to one another."""
+    """FLAN's clusters: the tasks of each, what of other families is like them, and pairs that are too close."""
     file = importlib.resources.files(_DEFINITIONS) / "flan_clusters.json"
     return json.loads(file.read_text(encoding="utf-8"))
 
@@ -201,20 +201,22 @@ def load_split_scheme(name_or_path: str | os.PathLike[str]) -> SplitScheme:
 def _leave_one_out(left_out: str) -> SplitScheme:
     """FLAN's rule: train on all clusters but one and those related to it, and evaluate on that one.
 
-    FLAN's own tasks go by their cluster. Tasks of the other families go by category: those of the cluster's
-    categories are held out with it, whatever the training tasks of FLAN that share the category.
+    FLAN's own tasks go by their cluster. Tasks of the other families go by category and name: those of the
+    cluster's categories are held out with it, whatever the training tasks of FLAN that share the category.
     """
     clusters = flan_clusters()["clusters"]
     related = {name for pair in flan_clusters()["related"] if left_out in pair for name in pair} - {left_out}
-    levels = {}
+    levels, others = {}, {}
     for name, cluster in clusters.items():
         level = "partially_held_out" if name in related else "supervised"
         level = "fully_held_out" if name == left_out else level
         levels |= {f"flan.{task}": level for task in cluster["tasks"]}
+        if level != "supervised":
+            others |= dict.fromkeys(cluster["others"], level)
     return SplitScheme(
         name=f"{_LEAVE_ONE_OUT}:{left_out}",
         fully_held_out_categories=tuple(clusters[left_out]["categories"]),
-        levels_by_task=levels,
+        levels_by_task=levels | others,
         levels_by_category={
             category: "partially_held_out"
             for name in sorted(related)

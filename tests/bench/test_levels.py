@@ -127,7 +127,9 @@ def test_leaving_out_a_cluster_of_flan():
     # Reading comprehension with common sense goes with either of the two, but they do not go together.
     level = load_split_scheme("flan_leave_one_out:commonsense").level
     assert level(card("flan.cosmos_qa")) == "partially_held_out"
-    assert level(card("flan.squad_v1")) == "supervised"
+    assert level(card("promptsource.cosmos_qa")) == "partially_held_out"
+    assert level(card("promptsource.piqa")) == "fully_held_out"
+    assert level(card("flan.squad_v1")) == level(card("promptsource.squad")) == "supervised"
     with pytest.raises(InputError, match="flan_leave_one_out:sentiment"):
         load_split_scheme("flan_leave_one_out:sentimant")
 
