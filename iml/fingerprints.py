@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from etils import epath
 
