@@ -27,7 +27,7 @@ setup(
     packages=find_packages(include=["iml", "iml.*", "tasks", "tasks.*"]),
     package_data={
         "iml": ["bench/definitions/*.json", "browser/static/*"],
-        "tasks": ["pocket/**/*", "definitions/*.json"],
+        "tasks": ["pocket/**/*", "definitions/*"],
     },
     install_requires=[
         "jax>=0.10",
