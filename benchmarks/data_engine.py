@@ -10,6 +10,7 @@ the packages that preparing a store needs, and is left out with --peer_tasks=0.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
@@ -28,15 +29,26 @@ CONSOLE = Console(width=110)
 # ------------------------------------------------------------------ what runs in a process of its own
 
 
-def _stream(arguments: argparse.Namespace, tasks: Sequence[str] = ("*",), **settings):
+def _stream(arguments: argparse.Namespace, **settings):
+    """A stream over every `stride`-th supervised task."""
+    from iml.bench.levels import load_split_scheme
     from iml.bench.mixing import Mixture
     from iml.data.prompts import PromptFormat
     from iml.data.store import ExampleStore
     from iml.data.stream import TrainStream
     from iml.data.vocabulary import Vocabulary
 
+    store, tasks = ExampleStore(arguments.store), ("*",)
+    if arguments.stride > 1:
+        level = load_split_scheme(arguments.split_scheme).level
+        names = sorted(
+            name
+            for name, entry in store.tasks.items()
+            if "train" in entry.splits and level(entry.card) == "supervised"
+        )
+        tasks = tuple(names[:: arguments.stride])
     return TrainStream(
-        ExampleStore(arguments.store),
+        store,
         Vocabulary(arguments.vocabulary),
         Mixture(split_scheme=arguments.split_scheme, tasks=tasks),
         PromptFormat(),
@@ -48,7 +60,7 @@ def _stream(arguments: argparse.Namespace, tasks: Sequence[str] = ("*",), **sett
 
 def start_iml(arguments: argparse.Namespace) -> dict[str, float]:
     """The first packed batch of the mixture of the first tasks."""
-    stream = _stream(arguments, arguments.tasks.split(",") if arguments.tasks else ("*",))
+    stream = _stream(arguments)
     batches = stream.batches(stream.initial_state(), threads=arguments.threads)
     next(batches)
     seconds, memory = _since_start(arguments), _memory()
@@ -66,13 +78,13 @@ def run_seqio(arguments: argparse.Namespace) -> dict[str, float]:
     from iml.seqio_bridge import seqio
 
     seqio_bridge.set_vocabulary(arguments.vocabulary)
-    store, names = ExampleStore(arguments.store), arguments.tasks.split(",")
+    store, names = ExampleStore(arguments.store), _stream(arguments).tasks
 
     def read(name: str, split: str):
-        return (example.to_json() for example in store.read_many(name, split, range(rows[name])))
+        examples = store.read_many(name, split, range(rows[name]))
+        return ({"source": ""} | example.to_json() for example in examples)
 
-    import functools
-
+    # SeqIO reads the same store, so that reading files is no part of the comparison.
     rows = {name: store.tasks[name].splits["train"].rows for name in names}
     for name in names:
         seqio_bridge.add_task(
@@ -106,7 +118,6 @@ def run_iml(arguments: argparse.Namespace) -> dict[str, float]:
     """Speed and density of packed batches, made on the fly or from kept token ids."""
     stream = _stream(
         arguments,
-        arguments.tasks.split(",") if arguments.tasks else ("*",),
         target_budget=arguments.target_budget or None,
         cache_dir=arguments.cache or None,
     )
@@ -224,19 +235,19 @@ def compare(arguments: argparse.Namespace) -> None:
         start.add_column(heading, justify="right")
     columns = ("tasks", "seconds", "MB")
     for count in (100, len(stream.tasks)):
-        tasks = ",".join(stream.tasks[:count]) if count < len(stream.tasks) else ""
-        _row(start, "iml", _measure("start_iml", arguments, arguments.runs, tasks=tasks), *columns)
+        stride = max(1, len(stream.tasks) // count)
+        _row(start, "iml", _measure("start_iml", arguments, arguments.runs, stride=stride), *columns)
     speed = Table(title="packed tokens a second")
     for heading in ("", "tokens/s", "fill", "targets"):
         speed.add_column(heading, justify="right")
     columns = ("tokens/s", "fill", "targets")
     if arguments.peer_tasks:
-        shared = ",".join(stream.tasks[:: max(1, len(stream.tasks) // arguments.peer_tasks)])
-        peer = _measure("run_seqio", arguments, tasks=shared)
-        ours = _measure("start_iml", arguments, arguments.runs, tasks=shared)
+        stride = max(1, len(stream.tasks) // arguments.peer_tasks)
+        peer = _measure("run_seqio", arguments, stride=stride)
+        ours = _measure("start_iml", arguments, arguments.runs, stride=stride)
         _row(start, "iml", ours, "tasks", "seconds", "MB")
         _row(start, "SeqIO, the same", peer, "tasks", "seconds", "MB")
-        ours = _measure("run_iml", arguments, arguments.runs, tasks=shared)
+        ours = _measure("run_iml", arguments, arguments.runs, stride=stride)
         _row(speed, f"SeqIO, {peer['tasks']:.0f} tasks", peer, *columns)
         _row(speed, f"iml, {peer['tasks']:.0f} tasks", ours, *columns)
         CONSOLE.print(
@@ -281,9 +292,9 @@ def main() -> None:
     parser.add_argument("--far_steps", type=int, default=1000, help="batches made from step 1,000,000")
     parser.add_argument("--runs", type=int, default=3, help="runs of which the median is shown")
     parser.add_argument("--peer_tasks", type=int, default=300, help="tasks of the comparison with SeqIO")
-    for name, default in (("only", ""), ("tasks", ""), ("cache", "")):
+    for name, default in (("only", ""), ("cache", "")):
         parser.add_argument(f"--{name}", default=default, help=argparse.SUPPRESS)
-    for name, default in (("threads", 2), ("target_budget", 0)):
+    for name, default in (("threads", 2), ("target_budget", 0), ("stride", 1)):
         parser.add_argument(f"--{name}", type=int, default=default, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
