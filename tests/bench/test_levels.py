@@ -135,6 +135,8 @@ def test_leaving_out_a_cluster_of_flan():
 
     clusters = flan_clusters()["clusters"]
     members = [task for cluster in clusters.values() for task in cluster["tasks"]]
+    defined = json.loads((TASKS / "definitions" / "flan_datasets.json").read_text())["datasets"]
+    assert set(members) == set(defined), "the clusters name the tasks that the reader registers"
     assert len(members) == len(set(members)) == 69
     for left_out in clusters:
         scheme = load_split_scheme(f"flan_leave_one_out:{left_out}")
