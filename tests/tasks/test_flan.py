@@ -1,126 +1,400 @@
-"""FLAN 2021: rows on disk under plain templates, and what is said of bad rows and hostile templates."""
+"""FLAN 2021's rows and templates and Flan 2022's exports: every real file, each form of row, and bad ones."""
 
-from __future__ import annotations
-
-import dataclasses
-import gzip
 import json
-import pathlib
+import pickle
+import re
 
 import pytest
 
+pytest.importorskip("seqio")
+
+from iml import seqio_bridge
+from iml.bench import registry
 from iml.errors import InputError
-from tasks import flan
+from tasks import flan, flan_2022, flan_fields, flan_tfds
+from tests.tasks import registered
 
-_ROWS = [
-    {"sentence1": "It rains {hypothesis}.", "sentence2": "The street is wet.", "label": 0},
-    {"sentence1": "It is dry.", "sentence2": "It rains.", "label": 1},
-    {"sentence1": "Who knows?", "sentence2": "It snows.", "label": -1},
-]
+#: Rows of the real data that each set has, of all its splits together. MANIFEST.json counts data sets of `hf_raw`
+#: together with others, and MultiRC and ReCoRD by passage rather than by question.
+ROWS = {
+    "ag_news_subset": 500,
+    "anli_r1": 200,
+    "arc_challenge": 299,
+    "arc_easy": 300,
+    "bool_q": 32 + 300,
+    "cb": 32 + 56,
+    "cola": 1000 + 1043,
+    "copa": 32 + 100,
+    "cosmos_qa": 300,
+    "glue_mrpc": 300,
+    "hellaswag": 300,
+    "multirc": 154,
+    "natural_questions": 300,
+    "openbookqa": 300,
+    "piqa": 300,
+    "record": 32,
+    "rte": 32 + 277,
+    "sst2": 1000 + 300,
+    "trivia_qa": 300,
+    "wic": 32,
+    "winogrande": 300,
+    "wsc": 32,
+}
 
 
-def _examples(
-    root: pathlib.Path, templates: str, rows: str | None = None, inverted: bool = False
-) -> list[dict]:
-    folder = root / "hf_raw" / "glue" / "rte"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "train.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in _ROWS) if rows is None else rows, encoding="utf-8"
-    )
+@pytest.fixture(autouse=True)
+def empty_registries():
+    registered.clear()
+    yield
+    registered.clear()
+
+
+def write_rows(root, folder, rows, split="train"):
+    path = root / "hf_raw" / folder / f"{split}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_templates(root, text):
     (root / "flan").mkdir(exist_ok=True)
-    (root / "flan" / "templates.yaml").write_text(templates, encoding="utf-8")
-    (task,) = (one for one in flan.tasks(root, "", inverted) if one.name == "rte")
-    task = dataclasses.replace(task, rows=flan.rows_of(root, task.definition))
-    return list(task.read("train"))
+    (root / "flan" / "templates.yaml").write_text(text)
 
 
-_TWO = """
-rte:
-- {name: plain, source: "{premise} -> {hypothesis}"}
-- {name: choices, source: "{premise}\\n{options_}", target: "It is {answer}."}
-- {name: write, source: "{premise} {answer}", target: "{hypothesis}", inverted: true}
+def test_every_real_row_stands_under_every_template(real_data):
+    flan.register(str(real_data))
+    counts = {}
+    for name in registry.names():
+        ranked = registry.card(name).metrics == ("accuracy",)
+        templates = [one.name for one in flan.own_templates()[name.removeprefix("flan.")] if not one.inverted]
+        splits = registered.read(name)
+        counts[name.removeprefix("flan.")] = sum(map(len, splits.values())) / len(templates)
+        for example in (example for examples in splits.values() for example in examples):
+            assert ranked == bool(example.candidates), name
+            assert ("OPTIONS:\n- " in example.source) == ranked, name
+            assert not ranked or {example.target, *example.references} <= set(example.candidates), name
+        for examples in splits.values():
+            uids = {example.uid for example in examples}
+            assert {(e.uid, e.template) for e in examples} == {(u, t) for u in uids for t in templates}
+    assert counts == ROWS
+
+
+def test_each_set_has_templates_a_card_and_fields_that_fit():
+    assert set(flan.definitions()) == set(flan.own_templates())
+    for name, definition in flan.definitions().items():
+        templates = flan.own_templates()[name]
+        task = flan.FlanTask(name, definition, templates)
+        task.check()
+        assert re.fullmatch(r"flan\.[A-Za-z0-9_.:]+", task.card().name)
+        assert 2 <= sum(not template.inverted for template in templates) <= 3, name
+        for template in templates:
+            asks = [field for _, field in template.holes()]
+            assert ("options_" in asks) <= bool(definition.get("options")), name
+            assert template.inverted or bool(definition.get("options")) == ("options_" in asks), name
+
+
+#: Data set -> a row as HF's `datasets` or TFDS has it, and (source's end, target, references' count) it must give.
+FORMS = {
+    "stsb": ({"sentence1": "A", "sentence2": "B", "label": 3.5}, "- 5", "4", 1),
+    "sentiment140": ({"text": "ah", "sentiment": 4}, "- positive", "positive", 1),
+    "squad_v2": (
+        {"title": "T", "context": "C", "question": "Q?", "answers": {"text": [], "answer_start": []}},
+        "Q?",
+        "unanswerable",
+        1,
+    ),
+    "story_cloze": (
+        {**{f"input_sentence_{n}": f"S{n}." for n in range(1, 5)}, "sentence_quiz1": "no", "sentence_quiz2": "end"}
+        | {"answer_right_ending": 2},
+        "- end",
+        "end",
+        1,
+    ),
+    "coqa": (
+        {"story": "S", "questions": ["a?", "b?"], "answers": {"input_text": ["x", "y"]}},
+        "(1) a?\n(2) b?",
+        "(1) x\n(2) y",
+        1,
+    ),
+    "trec": ({"text": "Who?", "coarse_label": 3, "fine_label": 1}, "- a number", "a human being", 1),
+    "common_gen": ({"concepts": ["dog", "run"], "target": "A dog runs."}, ": dog, run", "A dog runs.", 1),
+    "dart": (
+        {"tripleset": [["a", "b", "c"], ["d", "e", "f"]], "annotations": {"text": ["one", "two"]}},
+        "a | b | c; d | e | f\n\nPut this data into words.",
+        "one",
+        2,
+    ),
+    "e2e_nlg": ({"meaning_representation": "name[X]", "human_reference": "X."}, "sentence or two.", "X.", 1),
+    "drop": (
+        {"passage": "P", "question": "How many?", "answers_spans": {"spans": ["2", "two"], "types": ["n", "s"]}},
+        "How many?",
+        "2",
+        2,
+    ),
+    "wmt16_translate_deen": ({"translation": {"de": "Ja", "en": "Yes"}}, "this to English.", "Yes", 1),
+    "para_crawl_enes": ({"en": "Yes", "es": "Sí"}, "Yes\n\nTranslate this to Spanish.", "Sí", 1),
+    "fix_punct": ({"text": "Yes, he did."}, "back: Yes he did", "Yes, he did.", 1),
+    "true_case": ({"text": "Yes, Ann."}, "letters: yes, ann.", "Yes, Ann.", 1),
+    "word_segment": ({"text": "so it is"}, "words: soitis", "so it is", 1),
+    "math_dataset": ({"question": "b'Solve x = 1.\\n'", "answer": "b'1\\n'"}, "Solve x = 1.", "1", 1),
+    "wiki_lingua_english_en": (
+        {"source": "Long.", "target": "Short.", "references": ["Short.", "Brief."]},
+        "in brief.",
+        "Short.",
+        2,
+    ),
+    "opinion_abstracts_idebate": (
+        {"_debate_name": "D", "_claim": "C", "_argument_sentences": {"value": ["x", "y"], "_key": ["0", "1"]}},
+        "\nx\ny\n\nWhat do they claim together?",
+        "C",
+        1,
+    ),
+    "definite_pronoun_resolution": (
+        {"sentence": "It is.", "pronoun": "It", "candidates": ["a", "b"], "label": 1},
+        "- b",
+        "b",
+        1,
+    ),
+    "multi_news": ({"document": "D", "summary": " S "}, "in brief.", "S", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_rows_of_odd_forms(name):
+    row, end, target, references = FORMS[name]
+    task = flan.FlanTask(name, flan.definitions()[name], flan.own_templates()[name])
+    example = next(task.render(row, "1", "rows", 1))
+    assert example["source"].endswith(end), example["source"]
+    assert (example["target"], len(example["references"])) == (target, references)
+
+
+def test_turns_of_a_dialogue_are_examples(tmp_path):
+    row = {"wikipedia_page_title": "T", "section_title": "S", "background": "B", "context": "C"}
+    answers = {"texts": [["x", "x", "z"], ["CANNOTANSWER"]], "answer_starts": [[0, 0, 1], [9]]}
+    write_rows(tmp_path, "quac/none", [{**row, "questions": ["a?", "b?"], "answers": answers}])
+    flan.register(str(tmp_path))
+    first, _, second, _ = registered.read("flan.quac")["train"]
+    assert (first.uid, first.references) == ("train-1", ("x", "z"))
+    assert (second.uid, second.target) == ("train-1-1", "unanswerable")
+    assert second.source == "C\n\nQ: a? A: x\nQ: b? A:"
+
+
+def test_withheld_answers_and_other_labels_are_left_out(tmp_path):
+    rows = [{"premise": "p", "hypothesis": "h", "label": label} for label in (-1, 2, 0)]
+    write_rows(tmp_path, "glue/mnli", rows, "validation_mismatched")
+    flan.register(str(tmp_path))
+    assert registry.names() == ("flan.mnli_mismatched",)
+    found = registered.read("flan.mnli_mismatched")["validation"]
+    assert {(example.uid, example.target) for example in found} == {
+        ("validation-2", "no"),
+        ("validation-3", "yes"),
+    }
+    assert not list(flan_fields.instances(flan.definitions()["sentiment140"], {"text": "a", "sentiment": 2}))
+
+
+OWN = """
+piqa:
+- {name: one, source: "Do {goal} {{}}? {options_}", target: "I would: {answer}"}
+- {name: two, source: "{answer}", target: "{goal}", inverted: true}
 """
 
 
-def test_every_data_set_has_templates_whose_fields_it_has() -> None:
-    for task in flan.tasks(pathlib.Path("nowhere"), "", inverted=True):
-        task.check()
-        assert task.card().category
-        assert any(not template.inverted for template in task.templates)
-
-
-def test_an_example_stands_under_each_template_and_inverted_ones_only_if_asked_for(tmp_path) -> None:
-    plain, choices, *rest = _examples(tmp_path, _TWO)
-    assert [example["uid"] for example in (plain, choices, *rest)] == ["train-1"] * 2 + ["train-2"] * 2
-    # Braces within a row's text are text.
-    assert plain["source"] == "It rains {hypothesis}. -> The street is wet."
-    assert choices["source"] == "It rains {hypothesis}.\nOPTIONS:\n- yes\n- no"
-    assert choices["target"] == "It is yes." and choices["candidates"] == ["It is yes.", "It is no."]
-    inverted = _examples(tmp_path, _TWO, inverted=True)
-    assert len(inverted) == 6
-    assert inverted[2]["target"] == "The street is wet." and inverted[2]["candidates"] == []
-
-
-@pytest.mark.parametrize(
-    "hole", ["other", "premise.__class__", "premise[0]", "premise!r", "premise:>99", "0", "", " premise "]
-)
-def test_a_template_reaches_fields_only(tmp_path, hole: str) -> None:
-    with pytest.raises(InputError, match=r"templates\.yaml.*template 'one' of rte has an unknown field"):
-        _examples(tmp_path, f'rte:\n- {{name: one, source: "{{{hole}}}"}}\n')
+def test_own_templates_replace_those_of_the_sets_they_name(tmp_path):
+    rows = [{"goal": "{answer} {x} {0.__class__}", "sol1": "a", "sol2": "b", "label": 1}]
+    write_rows(tmp_path, "piqa/plain_text", rows)
+    write_rows(tmp_path, "xsum/none", [{"document": "D", "summary": "S"}])
+    write_templates(tmp_path, OWN.replace(" {{}}", ""))
+    flan.register(str(tmp_path))
+    [example] = registered.read("flan.piqa")["train"]
+    assert example.source == "Do {answer} {x} {0.__class__}? OPTIONS:\n- a\n- b"
+    assert (example.target, example.candidates) == ("I would: b", ("I would: a", "I would: b"))
+    assert len(registered.read("flan.xsum")["train"]) == 2
+    assert str(tmp_path / "flan" / "templates.yaml") in seqio_bridge.describe_source("flan.piqa")[1]
+    registered.clear()
+    flan.register(str(tmp_path), inverted=True)
+    asked, turned = registered.read("flan.piqa")["train"]
+    assert (asked.uid, asked.template) == (turned.uid, "one")
+    assert (turned.source, turned.candidates) == ("b", ())
+    assert "inverted" in registry.card("flan.piqa").source
 
 
 @pytest.mark.parametrize(
-    ("templates", "told"),
+    ("text", "said"),
     [
-        ("", "must be a mapping"),
-        ("rte: [\n", "not YAML"),
-        ("rte: !!python/object/apply:os.getcwd []\n", "not YAML"),
-        ('nothing:\n- {name: a, source: "x"}\n', "no such data set"),
-        ('rte:\n- {name: a, source: "x", inverted: true}\n', "inverted templates only"),
-        ('rte:\n- {name: a, source: "x", target: "y"}\n', "does not hold {answer}"),
+        ("piqa: [{name: n, source: '{goal.__class__}'}]", "yaml, field 'goal.__class__'.*'n' of piqa"),
+        ("piqa: [{name: n, source: '{sol1[0]}'}]", "unknown field in its source.*Fields of piqa"),
+        ("piqa: [{name: n, source: '{goal!r:>9999999999}', target: '{answer}'}]", "unknown field"),
+        ("piqa: [{name: n, source: '{}', target: '{answer}'}]", "unknown field"),
+        ("xsum: [{name: n, source: '{options_}', target: '{answer}'}]", "'options_'.*unknown field"),
+        ("piqa: [{name: n, source: a, target: b}]", "does not hold {answer}"),
+        ("piqa: [{name: n, source: [a], target: b}]", r"piqa\[1\]\.source.*must be a string, not list"),
+        ("piqa: [{name: n, source: a, target: '{answer}', x: 1}]", r"piqa\[1\]\.x.*unknown key"),
+        ("piqa: [{source: a, target: '{answer}'}]", "needs a name and a source"),
+        ("piqa: [{name: n, source: a}, {name: n, source: a}]", "two templates of the name 'n'"),
+        ("piqa: [{name: n, source: '{answer}', target: '{goal}', inverted: true}]", "inverted templates only"),
+        ("piqa: []", "must be a list of templates"),
+        ("[piqa]", "must be a mapping"),
+        ("1: []", "must be a string, not int"),
+        ("nobody: [{name: n, source: a}]", "FLAN has no such data set"),
+        ("piqa: !!python/object/apply:os.getcwd []", "yaml:1.*is not YAML"),
+        ("piqa: [", "is not YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\npiqa: [{name: n, source: *c}]", "must be a"),
+        ("[" * 5000, "is not YAML"),
     ],
-)
-def test_a_bad_file_of_templates_is_told(tmp_path, templates: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        _examples(tmp_path, templates)
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        ("", "holds no example"),
-        ('{"sentence1": "a"', "train.jsonl:1"),
-        ("[1]\n", "train.jsonl:1"),
-        ('{"sentence1": "a", "label": 0}\n', "row 1"),
-        ('{"sentence1": "a", "sentence2": "b", "label": 7}\n', "row 1"),
-    ],
-)
-def test_bad_rows_are_told_with_their_place(tmp_path, rows: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        _examples(tmp_path, _TWO, rows)
-
-
-def test_a_folder_without_rows_is_named(tmp_path) -> None:
-    with pytest.raises(InputError, match="no data set of FLAN has rows here"):
+)  # fmt: skip
+def test_bad_templates_are_named(tmp_path, text, said):
+    write_rows(tmp_path, "piqa/plain_text", [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}])
+    write_rows(tmp_path, "xsum/none", [{"document": "D", "summary": "S"}])
+    write_templates(tmp_path, text)
+    with pytest.raises(InputError, match=re.compile(said, re.DOTALL)) as error:
         flan.register(str(tmp_path))
+        for name in registry.names():
+            registered.read(name)
+    assert "templates.yaml" in str(error.value)
 
 
-def test_all_rows_of_the_real_data_are_read(real_data) -> None:
-    """The manifest counts hf_raw as one group, data sets that are not FLAN's included; so rows are counted."""
-    sets = 0
-    for task in flan.tasks(real_data, "", inverted=False):
-        rows = flan.rows_of(real_data, task.definition)
-        task = dataclasses.replace(task, rows=rows)
-        for split, held in rows.items():
-            if not all("hf_raw" in path.parts for path in held.paths):
-                continue
-            examples = list(task.read(split))
-            lines = sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in held.paths)
-            assert len(examples) == lines * len(task.templates), (task.name, split)
-            assert len({example["uid"] for example in examples}) == lines, (task.name, split)
-            assert all(
-                not example["candidates"] or example["target"] in example["candidates"]
-                for example in examples
-            )
-            sets += 1
-    assert sets == 14
+def test_templates_of_a_module(tmp_path, monkeypatch):
+    write_rows(tmp_path, "xsum/none", [{"document": "D", "summary": "S"}])
+    (tmp_path / "own_flan_templates.py").write_text(
+        "TEMPLATES = {'xsum': [{'name': 'tl', 'source': '{text} tl;dr', 'target': '{answer}'}]}"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    flan.register(str(tmp_path), templates="own_flan_templates")
+    assert [example.source for example in registered.read("flan.xsum")["train"]] == ["D tl;dr"]
+    with pytest.raises(InputError, match="offers no templates"):
+        flan.register(str(tmp_path), templates="no_such_module")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"goal": "g", "sol1": "a", "sol2": "b", "label": 2}, "row 2 is not of piqa's form.*label 2"),
+        ({"goal": "g", "sol1": "a", "sol2": "b", "label": "x"}, "row 2"),
+        ({"goal": "g", "sol1": "a", "sol2": "b", "label": [1]}, "row 2"),
+        ({"goal": "g", "sol1": "a", "label": 0}, "row 2.*sol2"),
+        ({"goal": {"a": 1}, "sol1": "a", "sol2": "b", "label": 0}, "row 2.*is not text"),
+        ({"sol1": "a", "sol2": "b", "label": 0}, "row 2.*goal"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, row, said):
+    path = write_rows(tmp_path, "piqa/plain_text", [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}, row])
+    flan.register(str(tmp_path))
+    with pytest.raises(InputError, match=said) as error:
+        registered.read("flan.piqa")
+    assert error.value.path == str(path)
+
+
+def test_no_rows_and_empty_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no data set of FLAN"):
+        flan.register(str(tmp_path))
+    write_rows(tmp_path, "xsum/none", [])
+    flan.register(str(tmp_path))
+    with pytest.raises(InputError, match="holds no example"):
+        registered.read("flan.xsum")
+
+
+def test_tasks_can_be_sent_to_other_processes(tmp_path):
+    write_rows(tmp_path, "xsum/none", [{"document": "D", "summary": "S"}])
+    flan.register(str(tmp_path))
+    read = seqio_bridge.seqio.TaskRegistry.get("flan.xsum").source.read
+    assert list(pickle.loads(pickle.dumps(read))("train")) == list(read("train"))
+
+
+def test_tfds_goes_through_the_same_fields(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    text, label = tfds.features.Text(), tfds.features.ClassLabel
+    piqa = {"goal": text, "sol1": text, "sol2": text, "id": text, "label": label(num_classes=2)}
+    row = {"goal": "g", "sol1": "a", "sol2": "b", "label": 1, "id": "1"}
+    registered.write_tfds(tmp_path, "piqa", piqa, [row])
+    trec = {"text": text, "label-coarse": label(num_classes=6), "label-fine": label(num_classes=47)}
+    registered.write_tfds(tmp_path, "trec", trec, [{"text": "Who?", "label-coarse": 3, "label-fine": 0}])
+    coqa = {"story": text, "questions": tfds.features.Sequence(text)}
+    coqa["answers"] = tfds.features.Sequence({"input_text": text})
+    row = {"story": "S", "questions": ["a?", "b?"], "answers": {"input_text": ["x", "y"]}}
+    registered.write_tfds(tmp_path, "coqa", coqa, [row])
+    flan_tfds.register(tfds_data_dir=str(tmp_path))
+    assert len(registry.names()) == sum("tfds" in one for one in flan.definitions().values()) > 60
+    found = {
+        name: list(seqio_bridge.read_fields(f"flan.{name}", "train")) for name in ("piqa", "trec", "coqa")
+    }
+    assert [(one["uid"], one["template"]) for one in found["piqa"]] == [("1", "how"), ("1", "solve")]
+    assert found["piqa"][0]["inputs"] == "Goal: g\n\nWhich way leads there?\nOPTIONS:\n- a\n- b"
+    assert (found["piqa"][0]["targets"], found["piqa"][0]["candidates"]) == ("b", ["a", "b"])
+    assert found["trec"][0]["targets"] == "a human being"
+    assert found["coqa"][0]["references"] == ["(1) x\n(2) y"]
+
+
+def export(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_an_export_is_parted_by_task_and_read(tmp_path):
+    block = "p\nOPTIONS:\n- yes\n- no\n\nx\n\nOPTIONS:\n- may be\n- no"
+    rows = [
+        {"inputs": block, "targets": "no", "_task_name": "anli/r1:0.1.0", "_task_source": "Flan2021"}
+        | {"_template_idx": 3, "_template_type": "zs_opt"},
+        {"inputs": "q", "targets": "no", "task_name": "anli/r1:0.1.0", "template_type": "fs_noopt"},
+        {"inputs": "q", "targets": "a", "task_name": "glue/mnli:2.0.0", "template_type": "zs_noopt"},
+        {"inputs": "q", "targets": "a", "task_name": "../../etc", "task_source": "Else"},
+    ]
+    home = tmp_path / "flan2022"
+    flan_2022.main([str(export(tmp_path / "all.jsonl", *rows)), "--to", str(home)])
+    assert {path.name for path in home.iterdir()} == {"anli_r1", "mnli_matched", ".._.._etc"}
+    flan_2022.register(str(tmp_path))
+    [example] = registered.read("flan.anli_r1")["train"]
+    assert (example.candidates, example.template, example.uid) == (("may be", "no"), "3", "1")
+    assert registry.card("flan.anli_r1").category == "Textual Entailment"
+    assert registry.card("flan.mnli_matched").metrics == ("rouge_l", "exact_match")
+    with pytest.raises(SystemExit):
+        flan_2022.main([str(tmp_path / "all.jsonl"), "--to", str(home)])
+
+
+def test_mixed_options_make_a_generated_task(tmp_path):
+    folder = tmp_path / "flan2022" / "own"
+    folder.mkdir(parents=True)
+    export(
+        folder / "train.jsonl",
+        {"inputs": "q\nOPTIONS:\n- a\n- b", "targets": "a"},
+        {"inputs": "q", "targets": "c"},
+    )
+    flan_2022.register(str(tmp_path))
+    assert [e.candidates for e in registered.read("flan.own")["train"]] == [(), ()]
+    assert registry.card("flan.own").category == "Misc."
+
+
+def test_the_collections_list_gives_categories(real_data):
+    from etils import epath
+
+    home = epath.Path(real_data) / "flan2022"
+    assert flan_2022.category("adversarial_qa", home) == "Question Answering"
+    assert flan_2022.category("lambada", home) != "Misc."
+    for line in (home / "flan_collection_info.csv").read_text().splitlines():
+        source, name, *_ = line.split(",")
+        if source == "FLAN":
+            assert flan_2022.category(name, home) != "Misc.", name
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"inputs": "a", "targets": " "}, r"train.jsonl:1.*'targets'.*is empty"),
+        ({"inputs": 1, "targets": "b"}, r"train.jsonl:1.*'inputs'.*must be a string"),
+        ({"targets": "b"}, "'inputs'"),
+        ({"inputs": "a", "targets": "b", "template_type": "fs_opt"}, "holds no example"),
+        ({"inputs": "a", "targets": "b", "template_type": ["x"]}, "holds no example"),
+    ],
+)
+def test_bad_rows_of_flan_2022_are_named(tmp_path, row, said):
+    (tmp_path / "flan2022" / "own").mkdir(parents=True)
+    export(tmp_path / "flan2022" / "own" / "train.jsonl", row)
+    flan_2022.register(str(tmp_path))
+    with pytest.raises(InputError, match=said):
+        registered.read("flan.own")
+    with pytest.raises(SystemExit):
+        flan_2022.main([str(tmp_path / "flan2022" / "own" / "train.jsonl"), "--to", str(tmp_path / "to")])
+
+
+def test_no_task_of_flan_2022_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no task of Flan 2022.*python -m tasks.flan_2022"):
+        flan_2022.register(str(tmp_path))
