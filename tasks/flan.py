@@ -22,6 +22,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks.flan_fields import Instance, field_names, instances
+from tasks.flan_releases import release_of
 from tasks.flan_templates import ANSWER, OPTIONS, Template, Templates, fill, options_block, read_templates
 from tasks.promptsource_rows import SPLITS, Row, RowFiles, find_rows, read_lines
 
@@ -48,7 +49,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
 
     Args:
       data_dir: holds the rows, `hf_raw/<set>/<subset or none>/<split>.jsonl[.gz]` or one of the releases that
-        `tasks.promptsource_rows` knows.
+        `tasks.promptsource_rows` and `tasks.flan_releases` know.
       templates: a YAML file of templates, or a module that offers them; "" for `<data_dir>/flan/templates.yaml`
         if there is one. They replace the project's own of the data sets they name.
       inverted: also use the templates that ask for something else than the answer.
@@ -97,15 +98,21 @@ def _given_templates(where: str) -> Templates:
 
 
 def rows_of(root: pathlib.Path, definition: Mapping[str, Any]) -> dict[str, RowFiles]:
-    """The splits of a data set that have rows on disk; opens no file."""
+    """The splits of a data set that have rows on disk; opens no file.
+
+    A release in other files serves only where there are no rows of HF's schema: its splits need not be the same
+    (MRPC's training file holds GLUE's validation rows).
+    """
     found = dict(find_rows(root, definition["release"])) if "release" in definition else {}
-    names = definition.get("splits", dict.fromkeys(SPLITS))
+    names = definition.get("splits", {})
     for folder in reversed(definition["folders"]):
         for split in SPLITS:
-            stem = f"{names.get(split) or split}.jsonl"
+            stem = f"{names.get(split, split)}.jsonl"
             for path in (root / "hf_raw" / folder / stem, root / "hf_raw" / folder / f"{stem}.gz"):
                 if path.is_file():
                     found[split] = RowFiles((path,), read_lines)
+                    break
+    found = found or release_of(root, definition)
     return {split: found[split] for split in SPLITS if split in found}
 
 

@@ -26,6 +26,8 @@ ROWS = {
     "cola": 1000 + 1043,
     "copa": 32 + 100,
     "cosmos_qa": 300,
+    "dart": 300,
+    "e2e_nlg": 222 + 120,
     "glue_mrpc": 300,
     "hellaswag": 300,
     "multirc": 154,
@@ -36,6 +38,7 @@ ROWS = {
     "rte": 32 + 277,
     "sst2": 1000 + 300,
     "trivia_qa": 300,
+    "web_nlg_en": 124,
     "wic": 32,
     "winogrande": 300,
     "wsc": 32,
@@ -166,6 +169,40 @@ def test_rows_of_odd_forms(name):
     example = next(task.render(row, "1", "rows", 1))
     assert example["source"].endswith(end), example["source"]
     assert (example["target"], len(example["references"])) == (target, references)
+
+
+#: Data set -> the file of the real data that is of its release's form, where it must lie, and (rows, a target).
+RELEASES = {
+    "squad_v1": (
+        "t5/format_fixtures/rc/squad.json",
+        "raw/squad/train-v1.1.json",
+        5,
+        "Saint Bernadette Soubirous",
+    ),
+    "squad_v2": ("t5/format_fixtures/rc/squad2.json", "raw/squad/dev-v2.0.json", 6, "unanswerable"),
+    "drop": ("t5/format_fixtures/rc/drop.json", "raw/drop/drop_dataset_train.json", 19, "sixth terminal"),
+    "quac": ("t5/format_fixtures/rc/dialog_qa/quac_sample.json", "raw/quac/val_v0.2.json", 12, "unanswerable"),
+    "snli": ("t5/format_fixtures/pair_classification/snli.jsonl", "raw/snli/snli_1.0_dev.jsonl", 3, "yes"),
+    "glue_mrpc": ("t5/glue/MRPC/msr_paraphrase_test.txt", "t5/glue/MRPC/msr_paraphrase_test.txt", 400, "yes"),
+}
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_releases_in_their_own_form(name, real_data, tmp_path):
+    source, target, rows, answer = RELEASES[name]
+    (tmp_path / target).parent.mkdir(parents=True)
+    (tmp_path / target).write_bytes((real_data / source).read_bytes())
+    flan.register(str(tmp_path))
+    [examples] = registered.read(f"flan.{name}").values()
+    assert len({example.uid for example in examples}) == rows
+    assert answer in {example.target for example in examples}
+    # The same file, cut in the middle.
+    (tmp_path / target).write_bytes(
+        (real_data / source).read_bytes()[: (real_data / source).stat().st_size // 2 + 9]
+    )
+    with pytest.raises(InputError) as error:
+        registered.read(f"flan.{name}")
+    assert error.value.path == str(tmp_path / target)
 
 
 def test_turns_of_a_dialogue_are_examples(tmp_path):
