@@ -53,11 +53,11 @@ def _json_data(path: epath.Path, definition: Definition) -> Iterator[Placed]:
         if "paragraphs" not in entry:
             yield from ((f"{number}{place}", None, row) for place, row in _flat(entry))
             continue
-        for paragraph in entry["paragraphs"]:
-            for question in paragraph["qas"]:
+        for part, paragraph in enumerate(entry["paragraphs"], start=1):
+            for index, question in enumerate(paragraph["qas"], start=1):
                 texts = [answer["text"] for answer in question["answers"]]
                 row = {"context": paragraph["context"], "answers": {"text": texts}}
-                yield str(question["id"]), None, {**row, "question": question["question"]}
+                yield f"{number}-{part}-{index}", None, {**row, "question": question["question"]}
 
 
 def _flat(record: Row) -> Iterator[tuple[str, Row]]:
