@@ -164,6 +164,7 @@ class FlanTask:
         Raises:
           InputError: a file is damaged, empty or of another form, or a template names an unknown field.
         """
+        self.check()
         number = 0
         for path in self.rows[split].paths:
             before = number
@@ -177,16 +178,15 @@ class FlanTask:
         """The examples that a row gives, the `number`th of a `place`, under each template.
 
         Raises:
-          InputError: the row is not of the data set's form, or a template names an unknown field.
+          InputError: the row is not of the data set's form.
         """
-        self.check()
         try:
             for part, instance in enumerate(instances(self.definition, row)):
                 for template in self.templates:
                     yield {"uid": f"{uid}-{part}" if part else uid, **_example(template, instance)}
         except InputError:
             raise
-        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             problem = f"row {number} is not of {self.name}'s form ({type(error).__name__}: {error!s:.100})"
             raise InputError(problem, path=place) from error
 

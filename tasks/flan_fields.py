@@ -39,7 +39,7 @@ def instances(definition: Mapping[str, Any], row: Row) -> Iterator[Instance]:
     """The instances of a row: one in most data sets, none where the answer is withheld or there is no text.
 
     Raises:
-      KeyError, ValueError, TypeError, IndexError, AttributeError: the row is not of the data set's form.
+      ArithmeticError, AttributeError, LookupError, TypeError, ValueError: the row is not of the data set's form.
     """
     for prepared in ROWS[definition["rows"]](row) if "rows" in definition else (row,):
         found = _instance(definition, prepared)

@@ -53,6 +53,7 @@ def _rendered(dataset: Any, task: FlanTask) -> Any:
     signature |= {"references": texts, "candidates": texts}
 
     def examples() -> Iterator[dict[str, Any]]:
+        task.check()
         place = task.definition["tfds"]
         for number, row in enumerate(dataset.as_numpy_iterator(), start=1):
             for example in task.render(plain(row), str(number), place, number):

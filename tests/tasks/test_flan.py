@@ -10,6 +10,7 @@ pytest.importorskip("seqio")
 
 from iml import seqio_bridge
 from iml.bench import registry
+from iml.bench.card import Example
 from iml.errors import InputError
 from tasks import flan, flan_2022, flan_fields, flan_tfds
 from tests.tasks import registered
@@ -181,7 +182,12 @@ RELEASES = {
     ),
     "squad_v2": ("t5/format_fixtures/rc/squad2.json", "raw/squad/dev-v2.0.json", 6, "unanswerable"),
     "drop": ("t5/format_fixtures/rc/drop.json", "raw/drop/drop_dataset_train.json", 19, "sixth terminal"),
-    "quac": ("t5/format_fixtures/rc/dialog_qa/quac_sample.json", "raw/quac/val_v0.2.json", 12, "unanswerable"),
+    "quac": (
+        "t5/format_fixtures/rc/dialog_qa/quac_sample.json",
+        "raw/quac/val_v0.2.json",
+        12,
+        "blueprint for hip hop music.",
+    ),
     "snli": ("t5/format_fixtures/pair_classification/snli.jsonl", "raw/snli/snli_1.0_dev.jsonl", 3, "yes"),
     "glue_mrpc": ("t5/glue/MRPC/msr_paraphrase_test.txt", "t5/glue/MRPC/msr_paraphrase_test.txt", 400, "yes"),
 }
@@ -214,6 +220,46 @@ def test_turns_of_a_dialogue_are_examples(tmp_path):
     assert (first.uid, first.references) == ("train-1", ("x", "z"))
     assert (second.uid, second.target) == ("train-1-1", "unanswerable")
     assert second.source == "C\n\nQ: a? A: x\nQ: b? A:"
+
+
+def spoilt(value):
+    """The value with each part of it replaced by odd ones, in turn."""
+    yield from (
+        None,
+        -1,
+        7,
+        2.5,
+        float("inf"),
+        True,
+        "x",
+        "",
+        [],
+        {},
+        ["a"],
+        {"a": 1},
+        [[1]],
+        "A\ud800",
+        10**30,
+    )
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        for odd in spoilt(value[key]):
+            changed = value.copy()
+            changed[key] = odd
+            yield changed
+        if isinstance(value, dict):
+            yield {other: value[other] for other in value if other != key}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_spoilt_rows_are_bad_input_at_most(name):
+    task = flan.FlanTask(name, flan.definitions()[name], flan.own_templates()[name])
+    for row in spoilt(FORMS[name][0]):
+        if isinstance(row, dict):
+            try:
+                for fields in task.render(row, "1", "rows", 1):
+                    assert Example.from_json(fields).references[0] == fields["target"]
+            except InputError as error:
+                assert error.path == "rows"
 
 
 def test_withheld_answers_and_other_labels_are_left_out(tmp_path):
