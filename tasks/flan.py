@@ -59,7 +59,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
     """
     root = pathlib.Path(data_dir)
     found = False
-    for task in tasks(root, templates, inverted):
+    for task in flan_tasks(root, templates, inverted):
         rows = rows_of(root, task.definition)
         if rows:
             found = True
@@ -71,7 +71,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
         raise InputError("no data set of FLAN has rows here", path=root, remedy=remedy)
 
 
-def tasks(root: pathlib.Path, templates: str, inverted: bool) -> Iterator[FlanTask]:
+def flan_tasks(root: pathlib.Path, templates: str, inverted: bool) -> Iterator[FlanTask]:
     """Every data set with the templates chosen for it, its rows yet to be found.
 
     Raises:

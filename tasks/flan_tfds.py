@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from iml import seqio_bridge
-from tasks.flan import FlanTask, tasks
+from tasks.flan import FlanTask, flan_tasks
 from tasks.flan_fields import plain
 
 _SPLITS = {"train": "train", "validation": "validation"}
@@ -32,7 +32,7 @@ def register(
     Raises:
       InputError: the templates are not of their form or name an unknown data set.
     """
-    for task in tasks(pathlib.Path(data_dir), templates, inverted):
+    for task in flan_tasks(pathlib.Path(data_dir), templates, inverted):
         definition = task.definition
         if "tfds" not in definition:
             continue

@@ -217,9 +217,10 @@ def test_turns_of_a_dialogue_are_examples(tmp_path):
     write_rows(tmp_path, "quac/none", [{**row, "questions": ["a?", "b?"], "answers": answers}])
     flan.register(str(tmp_path))
     first, _, second, _ = registered.read("flan.quac")["train"]
+    assert first.source == "C\n\nQ: a? A:"
     assert (first.uid, first.references) == ("train-1", ("x", "z"))
     assert (second.uid, second.target) == ("train-1-1", "unanswerable")
-    assert second.source == "C\n\nQ: a? A: x\nQ: b? A:"
+    assert second.source == "C\nQ: a? A: x\nQ: b? A:"
 
 
 def spoilt(value):
