@@ -157,6 +157,17 @@ def test_no_set_at_all_is_refused(tmp_path):
     assert str(tmp_path) in str(error.value) and "no set of ExMix" in str(error.value)
 
 
+def test_real_intents_are_read(real_data, tmp_path):
+    folder = tmp_path / "exmix" / "dialoglue"
+    folder.mkdir(parents=True)
+    (folder / "banking").symlink_to(real_data / "raw" / "banking77")
+    exmix.register(str(tmp_path))
+    splits = registered.read("exmix.dialoglue_banking")
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 800, "test": 400}
+    assert len(splits["test"][0].candidates) == 77
+    assert all(example.target in example.candidates for example in splits["test"])
+
+
 @pytest.mark.parametrize(
     ("texts", "said"),
     [
