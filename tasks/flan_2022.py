@@ -34,6 +34,8 @@ SPLITS = ("train", "validation", "test")
 #: Zero-shot rows, with and without options; the bench makes few-shot prompts itself.
 ZERO_SHOT = ("zs_opt", "zs_noopt")
 _CHOICES = re.compile(r"(?:^|\n)\s*(?:OPTIONS|Options|OPT):?\s*\n((?:- [^\n]+(?:\n|$))+)")
+#: How names of inverted tasks end.
+_INVERSION = re.compile(r"_(ii|input_inversion)$")
 #: Lines that are read before those of their tasks are written together.
 _LINES_AT_ONCE = 20_000
 
@@ -148,6 +150,7 @@ def category(name: str, home: epath.Path) -> str:
 
     An inverted task is counted to what it inverts, to be held out with it; one that neither knows is "Misc.".
     """
+    name = _INVERSION.sub("", name)
     definition = definitions().get(name)
     cluster = definition.get("category", definition["cluster"]) if definition else ""
     info = home / "flan_collection_info.csv"
