@@ -29,7 +29,7 @@ def examples(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[E
 
 def _promptsource(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[dict[str, Any]]:
     from tasks import promptsource
-    from tasks.promptsource_rows import find_rows
+    from tasks.promptsource.rows import find_rows
 
     path = data_dir / entry["options"]["templates"]
     folder = path.parent.name

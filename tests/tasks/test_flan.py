@@ -12,7 +12,8 @@ from iml import seqio_bridge
 from iml.bench import registry
 from iml.bench.card import Example
 from iml.errors import InputError
-from tasks import flan, flan_2022, flan_fields, flan_tfds
+from tasks import flan
+from tasks.flan import collection_2022, fields
 from tests.tasks import registered
 
 #: Rows of the real data that each set has, of all its splits together. MANIFEST.json counts data sets of `hf_raw`
@@ -273,7 +274,7 @@ def test_withheld_answers_and_other_labels_are_left_out(tmp_path):
         ("validation-2", "no"),
         ("validation-3", "yes"),
     }
-    assert not list(flan_fields.instances(flan.definitions()["sentiment140"], {"text": "a", "sentiment": 2}))
+    assert not list(fields.instances(flan.definitions()["sentiment140"], {"text": "a", "sentiment": 2}))
 
 
 OWN = """
@@ -423,15 +424,15 @@ def test_an_export_is_parted_by_task_and_read(tmp_path):
         {"inputs": "q", "targets": "a", "task_name": "../../etc", "task_source": "Else"},
     ]
     home = tmp_path / "flan2022"
-    flan_2022.main([str(export(tmp_path / "all.jsonl", *rows)), "--to", str(home)])
+    collection_2022.main([str(export(tmp_path / "all.jsonl", *rows)), "--to", str(home)])
     assert {path.name for path in home.iterdir()} == {"anli_r1", "mnli_matched", ".._.._etc"}
-    flan_2022.register(str(tmp_path))
+    collection_2022.register(str(tmp_path))
     [example] = registered.read("flan.anli_r1")["train"]
     assert (example.candidates, example.template, example.uid) == (("may be", "no"), "3", "1")
     assert registry.card("flan.anli_r1").category == "Textual Entailment"
     assert registry.card("flan.mnli_matched").metrics == ("rouge_l", "exact_match")
     with pytest.raises(SystemExit):
-        flan_2022.main([str(tmp_path / "all.jsonl"), "--to", str(home)])
+        collection_2022.main([str(tmp_path / "all.jsonl"), "--to", str(home)])
 
 
 def test_mixed_options_make_a_generated_task(tmp_path):
@@ -442,7 +443,7 @@ def test_mixed_options_make_a_generated_task(tmp_path):
         {"inputs": "q\nOPTIONS:\n- a\n- b", "targets": "a"},
         {"inputs": "q", "targets": "c"},
     )
-    flan_2022.register(str(tmp_path))
+    collection_2022.register(str(tmp_path))
     assert [e.candidates for e in registered.read("flan.own")["train"]] == [(), ()]
     assert registry.card("flan.own").category == "Misc."
 
@@ -451,12 +452,12 @@ def test_the_collections_list_gives_categories(real_data):
     from etils import epath
 
     home = epath.Path(real_data) / "flan2022"
-    assert flan_2022.category("adversarial_qa", home) == "Question Answering"
-    assert flan_2022.category("stream_esnli_ii", home) == "Textual Entailment"
+    assert collection_2022.category("adversarial_qa", home) == "Question Answering"
+    assert collection_2022.category("stream_esnli_ii", home) == "Textual Entailment"
     for line in (home / "flan_collection_info.csv").read_text().splitlines():
         source, name, *_ = line.split(",")
         if source == "FLAN":
-            assert flan_2022.category(name, home) != "Misc.", name
+            assert collection_2022.category(name, home) != "Misc.", name
 
 
 @pytest.mark.parametrize(
@@ -472,13 +473,15 @@ def test_the_collections_list_gives_categories(real_data):
 def test_bad_rows_of_flan_2022_are_named(tmp_path, row, said):
     (tmp_path / "flan2022" / "own").mkdir(parents=True)
     export(tmp_path / "flan2022" / "own" / "train.jsonl", row)
-    flan_2022.register(str(tmp_path))
+    collection_2022.register(str(tmp_path))
     with pytest.raises(InputError, match=said):
         registered.read("flan.own")
     with pytest.raises(SystemExit):
-        flan_2022.main([str(tmp_path / "flan2022" / "own" / "train.jsonl"), "--to", str(tmp_path / "to")])
+        collection_2022.main(
+            [str(tmp_path / "flan2022" / "own" / "train.jsonl"), "--to", str(tmp_path / "to")]
+        )
 
 
 def test_no_task_of_flan_2022_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no task of Flan 2022.*python -m tasks.flan_2022"):
-        flan_2022.register(str(tmp_path))
+    with pytest.raises(InputError, match=r"no task of Flan 2022.*python -m tasks.flan.collection_2022"):
+        collection_2022.register(str(tmp_path))

@@ -11,7 +11,8 @@ from iml import seqio_bridge
 from iml.bench import registry
 from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
-from tasks import mmlu, mmlu_text
+from tasks import mmlu
+from tasks.mmlu import text
 from tests.stores import make_store
 from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
 
@@ -81,7 +82,7 @@ def test_the_variant_with_a_header_and_numbers(real_data):
 
 def test_texts_as_candidates_and_fields_with_line_breaks(tmp_path):
     write(tmp_path, '"Which\r\nis red?",blue,"red,\nthen",grey,black,B\r\n')
-    mmlu_text.register(str(tmp_path))
+    text.register(str(tmp_path))
     [example] = read("mmlu.virology", "test")
     assert example.candidates == ("blue", "red,\nthen", "grey", "black")
     assert example.target == "red,\nthen"

@@ -15,7 +15,8 @@ from iml.bench import registry  # noqa: E402
 from iml.bench.card import Example  # noqa: E402
 from iml.bench.categories import categories  # noqa: E402
 from iml.errors import InputError  # noqa: E402
-from tasks import promptsource, promptsource_from_validation  # noqa: E402
+from tasks import promptsource  # noqa: E402
+from tasks.promptsource import from_validation  # noqa: E402
 
 COPA = """\
     dataset: super_glue
@@ -148,7 +149,7 @@ def test_a_train_split_is_taken_from_validation_only_on_request(tmp_path, regist
     whole = {example.uid for example in read(name, "validation")}
     seqio_bridge.remove_task(name)
 
-    promptsource_from_validation.register(str(tmp_path))
+    from_validation.register(str(tmp_path))
     train = {example.uid for example in read(name, "train")}
     rest = {example.uid for example in read(name, "validation")}
     assert train | rest == whole and not train & rest

@@ -13,9 +13,9 @@ pytest.importorskip("jinja2")
 pytest.importorskip("yaml")
 
 from iml.errors import InputError
-from tasks.promptsource_rendering import Renderer, seeded_choice
-from tasks.promptsource_rows import find_rows
-from tasks.promptsource_templates import read_templates
+from tasks.promptsource.rendering import Renderer, seeded_choice
+from tasks.promptsource.rows import find_rows
+from tasks.promptsource.templates import read_templates
 
 
 def first(values):
@@ -123,7 +123,7 @@ def test_hostile_templates_are_refused_soon(jinja, truncate):
 
 
 def test_a_rendering_that_takes_too_long_is_stopped_off_the_main_thread(monkeypatch):
-    monkeypatch.setattr("tasks.promptsource_rendering.TIME_LIMIT", 0.0)
+    monkeypatch.setattr("tasks.promptsource.rendering.TIME_LIMIT", 0.0)
     raised = []
 
     def work():

@@ -9,7 +9,7 @@ pytest.importorskip("seqio")
 from etils import epath
 
 from iml.errors import InputError
-from tasks import t5, t5_tfds
+from tasks import t5
 from tests.tasks import registered
 
 WORDS = {"idx": 3, "sentence1": "You feel it.", "sentence2": "It felt odd.", "word": "feel", "label": 1}

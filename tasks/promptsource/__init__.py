@@ -19,9 +19,9 @@ from typing import Any
 from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.errors import InputError
-from tasks.promptsource_rendering import Renderer, seeded_choice
-from tasks.promptsource_rows import RowFiles, find_rows
-from tasks.promptsource_templates import Template, read_templates
+from tasks.promptsource.rendering import Renderer, seeded_choice
+from tasks.promptsource.rows import RowFiles, find_rows
+from tasks.promptsource.templates import Template, read_templates
 
 _URL = "https://github.com/bigscience-workshop/promptsource"
 #: Labels of rows whose answer is withheld, as in the public test splits of GLUE and HellaSwag.

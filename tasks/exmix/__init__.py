@@ -19,7 +19,8 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
-from tasks import exmix_readers, layouts
+from tasks import layouts
+from tasks.exmix import readers
 
 BENCHMARK = "exmix"
 
@@ -52,7 +53,7 @@ class TextTask:
           InputError: a file is missing or damaged, or the split has no example.
         """
         definition, paths = definitions()[self.name], self.files[split]
-        reader, instruction = exmix_readers.READERS[definition["reader"]], definition["instruction"]
+        reader, instruction = readers.READERS[definition["reader"]], definition["instruction"]
         empty = True
         for path in paths:
             label = "" if len(paths) == 1 else f"{_label(path)}-"

@@ -14,7 +14,8 @@ from typing import Any
 from etils import epath
 
 from iml.errors import InputError
-from tasks import files, layouts, t5_formats
+from tasks import files, layouts
+from tasks.t5 import formats
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def columns(path: epath.Path, split: str) -> Iterator[Record]:
 def parallel(path: epath.Path, split: str) -> Iterator[Record]:
     """Line-aligned files; `path` is the modern one, Shakespeare's stands beside it as `.original`."""
     other = path.with_name(path.name.replace(".modern", ".original"))
-    for number, modern, original in t5_formats.aligned(path, other):
+    for number, modern, original in formats.aligned(path, other):
         yield Record(str(number), modern, (original,))
 
 

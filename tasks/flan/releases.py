@@ -15,7 +15,7 @@ from etils import epath
 
 from iml.errors import InputError
 from tasks import files, layouts
-from tasks.promptsource_rows import Reader, Row, RowFiles
+from tasks.promptsource.rows import Reader, Row, RowFiles
 from tasks.unified_skg import descriptions
 
 _LABELS = ("entailment", "neutral", "contradiction")

@@ -4,7 +4,7 @@ A line holds `inputs`, `targets` and `task_name`, and may hold `task_source`, `t
 each with or without a leading underscore. The collection's exports mix all tasks in large files, so they are
 parted once:
 
-    python -m tasks.flan_2022 export.jsonl.gz another.jsonl --to data/flan2022 --source Flan2021
+    python -m tasks.flan.collection_2022 export.jsonl.gz another.jsonl --to data/flan2022 --source Flan2021
 
 which writes `flan2022/<task>/train.jsonl`. A task is `flan.<set>`: `anli/r1:0.1.0`, as the collection calls it, is
 `flan.anli_r1`, the name that FLAN 2021's own module gives it, so that what is held out under that name stays so.
@@ -64,7 +64,7 @@ def register(data_dir: str, *, template_types: Sequence[str] = ZERO_SHOT) -> Non
             source = seqio_bridge.PythonSource(read=task.read, splits=tuple(splits), files=used)
             seqio_bridge.add_task(task.card, name=f"{BENCHMARK}.{task_name(folder.name)}", source=source)
     if not found:
-        remedy = "Part an export by task: python -m tasks.flan_2022 <export>.jsonl --to <data_dir>/flan2022"
+        remedy = "Part an export by task: python -m tasks.flan.collection_2022 EXPORT --to DATA_DIR/flan2022"
         raise InputError("no task of Flan 2022 is here", path=home, remedy=remedy)
 
 

@@ -19,7 +19,8 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
-from tasks import layouts, t5_formats
+from tasks import layouts
+from tasks.t5 import formats
 
 BENCHMARK = "t5"
 #: What a row trips over that lacks a field or has one of another kind.
@@ -40,7 +41,7 @@ def fields(name: str, row: Mapping[str, Any]) -> dict[str, Any] | None:
       KeyError, TypeError, ValueError: it is not of the set's form.
     """
     definition = definitions()[name]
-    return t5_formats.FORMS[definition["form"]](definition, row)
+    return formats.FORMS[definition["form"]](definition, row)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TextTask:
         definition, paths = definitions()[self.name], self.files[split]
         for path in paths:
             label, empty = "" if len(paths) == 1 else f"{layouts.label(self.home, path)}-", True
-            for place, line, row in layouts.guarded(t5_formats.read(path, definition), path):
+            for place, line, row in layouts.guarded(formats.read(path, definition), path):
                 try:
                     example = fields(self.name, row)
                 except KeyError as error:
@@ -112,7 +113,7 @@ def register(data_dir: str, papers_seven: bool = False, tfds: bool = False) -> N
             own = home / "tfds"
             add_tfds(name, str(own) if own.exists() else None)
     if not found:
-        remedy = "Put them into t5/glue/CoLA, t5/superglue/BoolQ, t5/squad and so on, or take tasks.t5_tfds"
+        remedy = "Put them into t5/glue/CoLA, t5/superglue/BoolQ, t5/squad and so on, or take tasks.t5.tfds"
         raise InputError("no set of T5 is here", path=home / BENCHMARK, remedy=remedy)
 
 
@@ -136,7 +137,7 @@ def _convert(dataset: Any, name: str) -> Any:
 
     def convert(row: Mapping[str, Any]) -> dict[str, Any]:
         def example(*values: Any) -> tuple[Any, Any, Any, Any]:
-            found = fields(name, t5_formats.plain(tf.nest.pack_sequence_as(row, values)))
+            found = fields(name, formats.plain(tf.nest.pack_sequence_as(row, values)))
             found = found or {"source": "", "target": "", "references": [], "candidates": []}
             references, candidates = found["references"], found["candidates"]
             return found["source"].encode(), found["target"].encode(), _bytes(references), _bytes(candidates)

@@ -20,7 +20,7 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.promptsource_rows import Row
+from tasks.promptsource.rows import Row
 
 _WITHHELD = (-1, "-1", "", None)
 _MISSING = object()

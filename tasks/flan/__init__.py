@@ -1,8 +1,8 @@
 """FLAN 2021: data sets of 12 clusters, each asked for in several ways by templates with plain `{field}` names.
 
 A task is `flan.<set>`. `tasks/definitions/flan_datasets.json` says where a set's rows lie and how they become
-fields (`tasks.flan_fields`); `flan_templates.yaml` beside it holds the project's own templates, and
-`flan/templates.yaml` in the data folder replaces those of the sets it names (`tasks.flan_templates`). Every example
+fields (`tasks.flan.fields`); `flan_templates.yaml` beside it holds the project's own templates, and
+`flan/templates.yaml` in the data folder replaces those of the sets it names (`tasks.flan.templates`). Every example
 stands under each of its set's templates, with one uid and several `template`s. Inverted templates, which ask for
 something else than the answer, are left out as in OPT-IML (section 2.1).
 """
@@ -21,10 +21,10 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
-from tasks.flan_fields import Instance, field_names, instances
-from tasks.flan_releases import release_of
-from tasks.flan_templates import ANSWER, OPTIONS, Template, Templates, fill, options_block, read_templates
-from tasks.promptsource_rows import SPLITS, Row, RowFiles, find_rows, read_lines
+from tasks.flan.fields import Instance, field_names, instances
+from tasks.flan.releases import release_of
+from tasks.flan.templates import ANSWER, OPTIONS, Template, Templates, fill, options_block, read_templates
+from tasks.promptsource.rows import SPLITS, Row, RowFiles, find_rows, read_lines
 
 BENCHMARK = "flan"
 _URL = "https://github.com/google-research/FLAN"
@@ -33,7 +33,7 @@ _OWN_TEMPLATES = importlib.resources.files("tasks.definitions") / "flan_template
 
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
-    """What is known of each data set, by its name; the keys are told in `tasks.flan_fields`."""
+    """What is known of each data set, by its name; the keys are told in `tasks.flan.fields`."""
     file = importlib.resources.files("tasks.definitions") / "flan_datasets.json"
     return json.loads(file.read_text(encoding="utf-8"))["datasets"]
 
@@ -49,7 +49,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
 
     Args:
       data_dir: holds the rows, `hf_raw/<set>/<subset or none>/<split>.jsonl[.gz]` or one of the releases that
-        `tasks.promptsource_rows` and `tasks.flan_releases` know.
+        `tasks.promptsource.rows` and `tasks.flan.releases` know.
       templates: a YAML file of templates, or a module that offers them; "" for `<data_dir>/flan/templates.yaml`
         if there is one. They replace the project's own of the data sets they name.
       inverted: also use the templates that ask for something else than the answer.
@@ -67,7 +67,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
             source = seqio_bridge.PythonSource(read=task.read, splits=tuple(rows), files=task.files)
             seqio_bridge.add_task(task.card, name=task.task_name, source=source)
     if not found:
-        remedy = "Put rows into hf_raw/<set>/<subset or none>/<split>.jsonl, or take tasks.flan_tfds"
+        remedy = "Put rows into hf_raw/<set>/<subset or none>/<split>.jsonl, or take tasks.flan.tfds"
         raise InputError("no data set of FLAN has rows here", path=root, remedy=remedy)
 
 
@@ -122,7 +122,7 @@ class FlanTask:
 
     Attributes:
       name: the data set's name.
-      definition: how its rows become fields, see `tasks.flan_fields`.
+      definition: how its rows become fields, see `tasks.flan.fields`.
       templates: the ways to ask.
       rows: the files of each split; none for rows that come from elsewhere.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 from iml import seqio_bridge
 from tasks.flan import FlanTask, flan_tasks
-from tasks.flan_fields import plain
+from tasks.flan.fields import plain
 
 _SPLITS = {"train": "train", "validation": "validation"}
 
