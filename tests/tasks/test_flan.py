@@ -14,6 +14,7 @@ from iml.bench.card import Example
 from iml.errors import InputError
 from tasks import flan
 from tasks.flan import collection_2022, fields
+from tasks.flan import tfds as flan_tfds
 from tests.tasks import registered
 
 #: Rows of the real data that each set has, of all its splits together. MANIFEST.json counts data sets of `hf_raw`

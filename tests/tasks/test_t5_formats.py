@@ -10,6 +10,7 @@ from etils import epath
 
 from iml.errors import InputError
 from tasks import t5
+from tasks.t5 import tfds as t5_tfds
 from tests.tasks import registered
 
 WORDS = {"idx": 3, "sentence1": "You feel it.", "sentence2": "It felt odd.", "word": "feel", "label": 1}
