@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow test-beam lint peers clean
+.PHONY: quickstart test test-slow test-beam test-tpu lint peers clean
 
 $(VENV)/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -23,10 +23,9 @@ test: $(VENV)/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
 
-## What the tests compare with or compile by: transformers, lm-eval, promptsource, libtpu. Tests that miss one skip,
-## with a reason.
+## What the tests compare with: transformers, lm-eval, promptsource. Tests that miss one skip, with a reason.
 peers: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --progress-bar off -r tests/peers.txt -e ".[tpu]"
+	$(BIN)/python -m pip install --quiet --progress-bar off -r tests/peers.txt
 	$(BIN)/python -m pip install --quiet --progress-bar off --no-deps --ignore-requires-python promptsource==0.2.3
 
 ## The tests of Apache Beam, in an environment of its own: it asks for an older protobuf than TensorFlow brings.
@@ -38,9 +37,18 @@ $(VENV)-beam/.installed: setup.py
 	$(VENV)-beam/bin/python -m pip install --quiet --progress-bar off -e ".[data,beam,test]" "apache-beam[dask]"
 	touch $@
 
+## The tests that compile for TPUs, in an environment of its own: with libtpu JAX looks for a TPU at every start.
+test-tpu: $(VENV)-tpu/.installed
+	$(VENV)-tpu/bin/python -m pytest tests/training/test_planner.py
+
+$(VENV)-tpu/.installed: setup.py
+	$(PYTHON) -m venv $(VENV)-tpu
+	$(VENV)-tpu/bin/python -m pip install --quiet --progress-bar off -e ".[tpu,test]"
+	touch $@
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(VENV)-beam runs store
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-tpu runs store

@@ -120,10 +120,6 @@ def prepare(
 
     began, console = time.monotonic(), Console()
     absent = load_tasks(task_modules, data_dir, strict)
-    for module, reason in absent.items():
-        console.print(
-            f"left out {module}: {reason}", markup=False, highlight=False, style="yellow", soft_wrap=True
-        )
     names = _chosen(tasks)
     leave_out = contamination_decisions.leave_out(decisions) if decisions else LeaveOut()
     dropped = {name: leave_out.tasks[name] for name in names if name in leave_out.tasks}

@@ -99,8 +99,9 @@ def read_templates(where: str | os.PathLike[str]) -> Templates:
 def _load(path: str) -> Any:
     # libyaml's loader, which is as safe, is ten times as fast where PyYAML was built with it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = files.text(path)
     try:
-        return yaml.load(files.text(path), loader)
+        return yaml.load(text, loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = f"is not YAML: {getattr(error, 'problem', None) or type(error).__name__}"
