@@ -11,10 +11,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from etils import epath
 
 from iml import seqio_bridge
 from iml.bench.card import TaskCard
@@ -40,7 +41,7 @@ def register(data_dir: str) -> None:
     Raises:
       InputError: there are no task files.
     """
-    home = pathlib.Path(data_dir)
+    home = epath.Path(data_dir)
     home = home / BENCHMARK if (home / BENCHMARK).is_dir() else home
     paths = sorted((home / "tasks").glob("*.json"))
     if not paths:
@@ -55,7 +56,7 @@ def register(data_dir: str) -> None:
         add_file(path, is_test=path.stem in test_tasks)
 
 
-def add_file(path: pathlib.Path, *, is_test: bool = False, name: str | None = None, **card: str) -> None:
+def add_file(path: epath.Path, *, is_test: bool = False, name: str | None = None, **card: str) -> None:
     """Registers one task file.
 
     Args:
@@ -80,7 +81,7 @@ def task_name(stem: str) -> str:
     return re.sub(r"[^\w.:#]", "_", stem)
 
 
-def read_split(path: pathlib.Path, split: str, *, is_test: bool) -> Iterator[dict[str, Any]]:
+def read_split(path: epath.Path, split: str, *, is_test: bool) -> Iterator[dict[str, Any]]:
     """The instances of one split of a task file, as fields of `Example`, in the file's order."""
     instances = list(read_instances(path))
     if is_test:
@@ -94,7 +95,7 @@ def read_split(path: pathlib.Path, split: str, *, is_test: bool) -> Iterator[dic
     return (instance for instance in instances if (instance["uid"] in held_out) == (split != "train"))
 
 
-def read_instances(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+def read_instances(path: epath.Path) -> Iterator[dict[str, Any]]:
     """All instances of a task file, as fields of `Example`.
 
     Blank references are dropped where there are others. Older files have instances without an id, which get
@@ -135,7 +136,7 @@ def read_instances(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         }
 
 
-def _card(path: pathlib.Path, name: str, given: Mapping[str, str]) -> TaskCard:
+def _card(path: epath.Path, name: str, given: Mapping[str, str]) -> TaskCard:
     record = _load(path)
     fields: dict[str, Any] = {
         "name": name,
@@ -164,7 +165,7 @@ def _place(task: str, uid: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=2)
-def _load(path: pathlib.Path) -> dict[str, Any]:
+def _load(path: epath.Path) -> dict[str, Any]:
     """The file's object; the latest are kept, since a task's card and splits are read one after the other."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -185,7 +186,7 @@ def _load(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _strings(
-    record: Mapping[str, Any], name: str, path: pathlib.Path, field: str | None = None, optional: bool = False
+    record: Mapping[str, Any], name: str, path: epath.Path, field: str | None = None, optional: bool = False
 ) -> list[str]:
     """A field that holds a string or a list of strings, as a list."""
     field = field or name

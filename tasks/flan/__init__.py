@@ -13,9 +13,10 @@ import dataclasses
 import functools
 import importlib.resources
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from etils import epath
 
 from iml import seqio_bridge
 from iml.bench.card import TaskCard
@@ -57,7 +58,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
     Raises:
       InputError: no data set has rows, or the templates are not of their form or name an unknown data set.
     """
-    root = pathlib.Path(data_dir)
+    root = epath.Path(data_dir)
     found = False
     for task in flan_tasks(root, templates, inverted):
         rows = rows_of(root, task.definition)
@@ -71,7 +72,7 @@ def register(data_dir: str, *, templates: str = "", inverted: bool = False) -> N
         raise InputError("no data set of FLAN has rows here", path=root, remedy=remedy)
 
 
-def flan_tasks(root: pathlib.Path, templates: str, inverted: bool) -> Iterator[FlanTask]:
+def flan_tasks(root: epath.Path, templates: str, inverted: bool) -> Iterator[FlanTask]:
     """Every data set with the templates chosen for it, its rows yet to be found.
 
     Raises:
@@ -97,7 +98,7 @@ def _given_templates(where: str) -> Templates:
     return given
 
 
-def rows_of(root: pathlib.Path, definition: Mapping[str, Any]) -> dict[str, RowFiles]:
+def rows_of(root: epath.Path, definition: Mapping[str, Any]) -> dict[str, RowFiles]:
     """The splits of a data set that have rows on disk; opens no file.
 
     A release in other files serves only where there are no rows of HF's schema: its splits need not be the same
@@ -141,7 +142,7 @@ class FlanTask:
         """What the examples are made of: the templates' files and those of the rows."""
         held = [str(file) for split in self.rows.values() for file in (*split.paths, *split.beside)]
         asked = dict.fromkeys(template.path for template in self.templates)
-        return (*(path for path in asked if pathlib.Path(path).is_file()), *held)
+        return (*(path for path in asked if epath.Path(path).is_file()), *held)
 
     def card(self) -> TaskCard:
         definition = self.definition
@@ -174,7 +175,7 @@ class FlanTask:
             if number == before:
                 raise InputError("holds no example", path=path)
 
-    def render(self, row: Row, uid: str, place: str | pathlib.Path, number: int) -> Iterator[dict[str, Any]]:
+    def render(self, row: Row, uid: str, place: str | epath.Path, number: int) -> Iterator[dict[str, Any]]:
         """The examples that a row gives, the `number`th of a `place`, under each template.
 
         Raises:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,27 +20,27 @@ from tasks.unified_skg import descriptions
 _LABELS = ("entailment", "neutral", "contradiction")
 
 
-def release_of(root: pathlib.Path, definition: Mapping[str, Any]) -> dict[str, RowFiles]:
+def release_of(root: epath.Path, definition: Mapping[str, Any]) -> dict[str, RowFiles]:
     """The splits of a data set whose release is there; opens no file."""
     if "reader" not in definition:
         return {}
     found = layouts.find_splits(epath.Path(root), definition["files"])
     read = functools.partial(_guarded, READERS[definition["reader"]])
-    return {split: RowFiles(tuple(map(pathlib.Path, paths)), read) for split, paths in found.items()}
+    return {split: RowFiles(tuple(map(epath.Path, paths)), read) for split, paths in found.items()}
 
 
-def _guarded(read: Reader, path: pathlib.Path) -> Iterator[Row]:
+def _guarded(read: Reader, path: epath.Path) -> Iterator[Row]:
     return layouts.guarded(read(path), epath.Path(path))
 
 
-def _articles(path: pathlib.Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _articles(path: epath.Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """(article, paragraph) of the JSON that SQuAD and QuAC have in common."""
     for article in files.field(files.json_value(path), "data", list, path):
         for paragraph in files.field(article, "paragraphs", list, path):
             yield article, paragraph
 
 
-def squad(path: pathlib.Path) -> Iterator[Row]:
+def squad(path: epath.Path) -> Iterator[Row]:
     """SQuAD 1.1 and 2.0: a row a question."""
     for article, paragraph in _articles(path):
         for question in files.field(paragraph, "qas", list, path):
@@ -50,7 +49,7 @@ def squad(path: pathlib.Path) -> Iterator[Row]:
             yield {**row, "question": question["question"], "answers": {"text": texts}}
 
 
-def quac(path: pathlib.Path) -> Iterator[Row]:
+def quac(path: epath.Path) -> Iterator[Row]:
     """QuAC: a row a dialogue; an answer that is none is CANNOTANSWER."""
     for article, paragraph in _articles(path):
         questions = files.field(paragraph, "qas", list, path)
@@ -66,7 +65,7 @@ def quac(path: pathlib.Path) -> Iterator[Row]:
         }
 
 
-def drop(path: pathlib.Path) -> Iterator[Row]:
+def drop(path: epath.Path) -> Iterator[Row]:
     """DROP: the answer is a number, a date or spans, which are joined by commas; then the other annotators'."""
     for passage in files.json_value(path).values():
         for question in files.field(passage, "qa_pairs", list, path):
@@ -80,7 +79,7 @@ def _drop_answer(answer: Mapping[str, Any]) -> str:
     return str(answer["number"] or "") or ", ".join(answer["spans"]) or " ".join(filter(None, date))
 
 
-def snli(path: pathlib.Path) -> Iterator[Row]:
+def snli(path: epath.Path) -> Iterator[Row]:
     """SNLI and MNLI: rows on whose label the annotators disagreed, "-", have it withheld."""
     for line, record in files.json_lines(path):
         told = files.field(record, "gold_label", str, path, line)
@@ -93,7 +92,7 @@ def snli(path: pathlib.Path) -> Iterator[Row]:
         yield {"premise": premise, "hypothesis": hypothesis, "label": label}
 
 
-def mrpc(path: pathlib.Path) -> Iterator[Row]:
+def mrpc(path: epath.Path) -> Iterator[Row]:
     """MRPC's own text files, whose quotes are part of the sentences."""
     for line, row in files.table(path, delimiter="\t", quoting=csv.QUOTE_NONE):
         told = files.field(row, "Quality", str, path, line)
@@ -103,25 +102,25 @@ def mrpc(path: pathlib.Path) -> Iterator[Row]:
         yield {"sentence1": sentences[0], "sentence2": sentences[1], "label": int(told)}
 
 
-def dart(path: pathlib.Path) -> Iterator[Row]:
+def dart(path: epath.Path) -> Iterator[Row]:
     """DART: its annotations' texts side by side."""
     for record in files.json_records(path):
         yield {**record, "annotations": {"text": [note["text"] for note in record["annotations"]]}}
 
 
-def e2e(path: pathlib.Path) -> Iterator[Row]:
+def e2e(path: epath.Path) -> Iterator[Row]:
     """E2E: all texts of one meaning are right."""
     for record in descriptions.e2e(epath.Path(path).parent, epath.Path(path), {}):
         yield {"meaning_representation": record.structure, "human_reference": list(record.references)}
 
 
-def webnlg(path: pathlib.Path) -> Iterator[Row]:
+def webnlg(path: epath.Path) -> Iterator[Row]:
     """WebNLG's XML: an entry's triples, and its texts, all of them right."""
     for record in descriptions.webnlg(epath.Path(path).parent, epath.Path(path), {}):
         texts = list(record.references)
         yield {"input": record.structure, "target": texts[0], "references": texts}
 
 
-READERS: Mapping[str, Callable[[pathlib.Path], Iterator[Row]]] = {
+READERS: Mapping[str, Callable[[epath.Path], Iterator[Row]]] = {
     reader.__name__: reader for reader in (squad, quac, drop, snli, mrpc, dart, e2e, webnlg)
 }

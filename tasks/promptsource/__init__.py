@@ -12,9 +12,10 @@ import functools
 import hashlib
 import importlib.resources
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from etils import epath
 
 from iml import seqio_bridge
 from iml.bench.card import TaskCard
@@ -47,9 +48,11 @@ def register(
     Raises:
       InputError: there are no templates, a fraction is not within [0, 1), or a data set has no category.
     """
-    root = pathlib.Path(data_dir)
+    root = epath.Path(data_dir)
     templates = root / "promptsource" / "templates"
-    paths = sorted(templates.rglob("templates.yaml"))
+    # Level by level: remote folders cannot be searched to any depth.
+    levels = ("*/templates.yaml", "*/*/templates.yaml", "*/*/*/templates.yaml")
+    paths = sorted(path for pattern in levels for path in templates.glob(pattern))
     if not paths:
         raise InputError("no templates here", path=templates, remedy="Put PromptSource's templates there")
     if not 0.0 <= train_fraction_of_validation < 1.0:
@@ -105,7 +108,7 @@ class TemplateTask:
 
     folder: str
     category: str
-    path: pathlib.Path
+    path: epath.Path
     rows: Mapping[str, RowFiles]
     original_task_only: bool = True
     truncate: bool = True
@@ -116,7 +119,7 @@ class TemplateTask:
         return (*(("train",) if self.parted else ()), *self.rows)
 
     @property
-    def files(self) -> tuple[pathlib.Path, ...]:
+    def files(self) -> tuple[epath.Path, ...]:
         return (self.path, *(file for split in self.rows.values() for file in (*split.paths, *split.beside)))
 
     def card(self) -> TaskCard:
@@ -186,7 +189,7 @@ def _in_train(index: int, fraction: float) -> bool:
 class _Prompt:
     """A template with its renderer."""
 
-    def __init__(self, path: pathlib.Path, template: Template, truncate: bool):
+    def __init__(self, path: epath.Path, template: Template, truncate: bool):
         self._path, self._template = path, template
         try:
             self._renderer = Renderer(template.jinja, template.answer_choices, truncate=truncate)

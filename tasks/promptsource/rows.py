@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import gzip
 import json
-import pathlib
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from etils import epath
+
 from iml.errors import InputError
+from tasks import files
 
 Row = dict[str, Any]
-Reader = Callable[[pathlib.Path], Iterator[Row]]
+Reader = Callable[[epath.Path], Iterator[Row]]
 SPLITS = ("train", "validation", "test")
 
 #: Template folders whose rows stand under another name.
@@ -38,9 +38,9 @@ class RowFiles:
       beside: other files that decide what the rows are.
     """
 
-    paths: tuple[pathlib.Path, ...]
+    paths: tuple[epath.Path, ...]
     read: Reader
-    beside: tuple[pathlib.Path, ...] = ()
+    beside: tuple[epath.Path, ...] = ()
 
     def rows(self) -> Iterator[Row]:
         """The rows in order.
@@ -52,39 +52,16 @@ class RowFiles:
             yield from self.read(path)
 
 
-def read_lines(path: pathlib.Path) -> Iterator[Row]:
+def read_lines(path: epath.Path) -> Iterator[Row]:
     """JSON lines, gzipped if the name ends in .gz."""
-    return (row for _, row in _numbered(path))
-
-
-def _numbered(path: pathlib.Path) -> Iterator[tuple[int, Row]]:
-    number = 0
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _record(path, number, line)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot be read: {error}", path=path, line=number + 1) from error
-
-
-def _record(path: pathlib.Path, number: int, line: bytes) -> Row:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 at byte {error.start}", path=path, line=number) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}", path=path, line=number) from error
-    if not isinstance(record, dict):
-        raise InputError("not a JSON object", path=path, line=number)
-    return record
+    return (row for _, row in files.json_lines(path))
 
 
 def _mapped(change: Callable[[Row], Row | Iterator[Row]]) -> Reader:
     """A reader of JSON lines that gives each record's row, or its several rows."""
 
-    def read(path: pathlib.Path) -> Iterator[Row]:
-        for number, record in _numbered(path):
+    def read(path: epath.Path) -> Iterator[Row]:
+        for number, record in files.json_lines(path):
             try:
                 changed = change(record)
                 rows = [changed] if isinstance(changed, dict) else list(changed)
@@ -98,19 +75,12 @@ def _mapped(change: Callable[[Row], Row | Iterator[Row]]) -> Reader:
 def _table(change: Callable[[Row], Row], columns: tuple[str, ...] = (), **options: Any) -> Reader:
     """A reader of CSV or TSV; `columns` names them where the file has no header."""
 
-    def read(path: pathlib.Path) -> Iterator[Row]:
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                table = csv.DictReader(file, fieldnames=columns or None, **options)
-                for record in table:
-                    try:
-                        yield change(record)
-                    except (KeyError, TypeError, ValueError) as error:
-                        raise InputError(f"{_ALIEN}: {error!r}", path=path, line=table.line_num) from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8 at byte {error.start}", path=path) from error
-        except (csv.Error, OSError) as error:
-            raise InputError(f"not a table: {error}", path=path) from error
+    def read(path: epath.Path) -> Iterator[Row]:
+        for line, record in files.table(path, columns, **options):
+            try:
+                yield change(record)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{_ALIEN}: {error!r}", path=path, line=line) from error
 
     return read
 
@@ -172,16 +142,17 @@ def _sentence(record: Row) -> Row:
     return {"sentence": record["sentence"], "label": int(record["label"])}
 
 
-def _dream(path: pathlib.Path) -> Iterator[Row]:
+def _dream(path: epath.Path) -> Iterator[Row]:
+    dialogues = files.json_value(path)
     try:
-        for turns, questions, name in json.loads(path.read_text(encoding="utf-8")):
+        for turns, questions, name in dialogues:
             for index, question in enumerate(questions):
                 yield {"id": index, "dialogue_id": name, "dialogue": turns, **question}
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"not DREAM's list of [turns, questions, id]: {error}", path=path) from error
 
 
-def _banking77(path: pathlib.Path) -> Iterator[Row]:
+def _banking77(path: epath.Path) -> Iterator[Row]:
     """Labels are numbered by their names' order without regard to case, as the templates' choices are."""
     categories = path.parent / "categories.json"
     try:
@@ -239,7 +210,7 @@ _RELEASES: Mapping[str, Mapping[str, tuple[tuple[str, ...], Reader]]] = {
 
 
 @functools.cache
-def find_rows(data_dir: pathlib.Path, folder: str) -> Mapping[str, RowFiles]:
+def find_rows(data_dir: epath.Path, folder: str) -> Mapping[str, RowFiles]:
     """The splits of a template folder ("super_glue/copa") that have rows on disk; opens no file."""
     rows = data_dir / "hf_raw" / _FOLDERS.get(folder, folder if "/" in folder else f"{folder}/none")
     found: dict[str, RowFiles] = {}

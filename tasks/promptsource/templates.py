@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from etils import epath
 
 from iml.errors import InputError
 
@@ -51,7 +51,7 @@ for _tag in ("!Template", "!TemplateMetadata"):
     _Loader.add_constructor(_tag, _mapping)
 
 
-def read_templates(path: pathlib.Path) -> tuple[Template, ...]:
+def read_templates(path: epath.Path) -> tuple[Template, ...]:
     """The templates of one file, in its order.
 
     Raises:
@@ -77,7 +77,7 @@ def read_templates(path: pathlib.Path) -> tuple[Template, ...]:
     return tuple(_template(path, str(key), record) for key, record in found.items())
 
 
-def _template(path: pathlib.Path, key: str, record: Any) -> Template:
+def _template(path: epath.Path, key: str, record: Any) -> Template:
     line = record.get("line__") if isinstance(record, dict) else None
     fields: Mapping[str, Any] = record if line else {}
 

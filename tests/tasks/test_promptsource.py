@@ -203,7 +203,7 @@ def test_bad_templates_are_told_of_with_file_and_line(tmp_path, register, old, n
         (b'{"premise": "\xff"}\n', "not UTF-8"),
         (b'{"premise": \n', "not JSON"),
         (b"[1, 2]\n", "not a JSON object"),
-        (b"[" * 100_000 + b"\n", "not JSON"),
+        (b"[" * 100_000 + b"\n", "nested too deeply"),
     ],
 )
 def test_bad_rows_are_told_of_with_file_and_line(tmp_path, register, bad, told):

@@ -1,5 +1,6 @@
 """What lies on `gs://` is found and read as local files are; a local folder stands in for the bucket."""
 
+import pathlib
 import shutil
 
 import pytest
@@ -12,20 +13,28 @@ from iml import seqio_bridge
 from iml.bench import registry
 from tasks import (
     bbh,
+    crossfit,
     dialogue,
+    flan,
     instruction_sets,
+    metaicl,
     mmlu,
     natural_instructions_v1,
     opt_tasks,
     pretraining,
+    promptsource,
     raft,
     reasoning,
+    super_natural_instructions,
+    t5,
     unified_skg,
     zero_shot_cot,
 )
+from tasks.promptsource.rows import find_rows
 from tests.tasks import registered
 
 BUCKET = "gs://bucket"
+PACKAGE = pathlib.Path(flan.__file__).parents[1]
 FOLDERS = {
     unified_skg: ("unifiedskg/spider", "unifiedskg/wikitq", "unifiedskg/multiwoz", "unifiedskg/tab_fact"),
     reasoning: ("reasoning/gsm8k", "reasoning/cos_e", "reasoning/zero_shot_cot"),
@@ -38,12 +47,28 @@ FOLDERS = {
     zero_shot_cot: ("reasoning/svamp", "reasoning/asdiv", "reasoning/csqa2"),
     instruction_sets: ("instruction",),
     natural_instructions_v1: ("super_natural_instructions/drafts_2021",),
+    super_natural_instructions: ("super_natural_instructions/splits", "super_natural_instructions/tasks"),
+    promptsource: (
+        "promptsource/templates/super_glue/copa",
+        "promptsource/templates/banking77",
+        "promptsource/templates/glue/cola",
+        "promptsource/templates/dream",
+        "raw/banking77",
+        "raw/dream",
+        "t5/glue/CoLA",
+        "hf_raw/super_glue/copa",
+    ),
+    crossfit: ("crossfit/tsv/ai2_arc", "crossfit/tsv/glue-cola"),
+    metaicl: ("metaicl/data/ai2_arc",),
+    flan: ("hf_raw/super_glue/copa", "raw/cosmos_qa", "unifiedskg/e2e", "t5/glue/MRPC"),
+    t5: ("t5/glue", "hf_raw/super_glue"),
 }
 
 
 @pytest.fixture(autouse=True)
 def empty_registries():
     registered.clear()
+    find_rows.cache_clear()  # every test fills the bucket anew
     yield
     registered.clear()
 
@@ -55,7 +80,9 @@ class Bucket:
         self.home = home
 
     def _local(self, path):
-        assert path.startswith(BUCKET), path
+        if not path.startswith(BUCKET):  # the package's own definitions
+            assert pathlib.Path(path).is_relative_to(PACKAGE), path
+            return pathlib.Path(path)
         return self.home / path.removeprefix(BUCKET).lstrip("/")
 
     def exists(self, path):
@@ -80,11 +107,11 @@ def test_a_bucket_is_read_as_a_folder_is(module, real_data, tmp_path, monkeypatc
     for folder in FOLDERS[module]:
         shutil.copytree(real_data / folder, tmp_path / folder)
     module.register(str(tmp_path))
-    expected = registered.read_all()
+    expected = {name: registered.read(name) for name in registry.names()}
     registered.clear()
     monkeypatch.setattr(gpath.PosixGPath, "_backend", property(lambda path: Bucket(tmp_path)))
     module.register(BUCKET)
-    assert registered.read_all() == expected and expected
+    assert {name: registered.read(name) for name in registry.names()} == expected and expected
     for name in registry.names():
         files = seqio_bridge.describe_source(name)[1]
         assert any(file.startswith(BUCKET) for file in files)
