@@ -7,8 +7,6 @@ The three exemplars of `cot-prompts/<task>.txt` serve both, with their reasoning
 from __future__ import annotations
 
 import functools
-import importlib.resources
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import files
+from tasks.definitions import load
 
 BENCHMARK = "bbh"
 #: What the reasoning follows, and what the answer follows in it.
@@ -125,5 +124,4 @@ def _add(path: str, prompt: str, task: str, *, with_reasoning: bool) -> None:
 
 @functools.cache
 def _parents() -> dict[str, str]:
-    file = importlib.resources.files("tasks.definitions") / "bbh.json"
-    return json.loads(file.read_text(encoding="utf-8"))["parents"]
+    return load("bbh.json")["parents"]

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +21,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import files, layouts
+from tasks.definitions import load
 
 BENCHMARK = "crossfit"
 #: The splits' names in the files.
@@ -36,8 +35,7 @@ _CHOICES = re.compile(r" \(([A-Z])\) ")
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """Cluster and instruction of each task that CrossFit has."""
-    file = importlib.resources.files("tasks.definitions") / "crossfit.json"
-    return json.loads(file.read_text(encoding="utf-8"))["tasks"]
+    return load("crossfit.json")["tasks"]
 
 
 def register(data_dir: str, sample: str = "") -> None:

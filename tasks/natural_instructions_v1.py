@@ -7,8 +7,6 @@ keep clear of v2's, which has tasks of the same numbers. Most of these tasks are
 from __future__ import annotations
 
 import functools
-import importlib.resources
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +18,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import files, layouts
+from tasks.definitions import load
 from tasks.super_natural_instructions import BENCHMARK, read_split, task_name
 
 #: The parts of an instruction that the first schema has, in the order in which they are written.
@@ -106,8 +105,7 @@ def _category(path: epath.Path, record: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _categories() -> Mapping[str, str]:
-    file = importlib.resources.files("tasks.definitions") / "natural_instructions_v1.json"
-    return json.loads(file.read_text(encoding="utf-8"))["categories"]
+    return load("natural_instructions_v1.json")["categories"]
 
 
 def _record(path: epath.Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +21,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import files, layouts
+from tasks.definitions import load
 
 BENCHMARK = "pretraining"
 #: Characters of a piece by default: about the 2,048 tokens of a training row, at four characters a token.
@@ -119,8 +118,7 @@ class TextTask:
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """Which files known sets have and how they are read; "*" is for all others."""
-    file = importlib.resources.files("tasks.definitions") / "pretraining.json"
-    return json.loads(file.read_text(encoding="utf-8"))["sets"]
+    return load("pretraining.json")["sets"]
 
 
 def register(data_dir: str, max_chars: int = MAX_CHARS) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +18,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
+from tasks.definitions import load
 from tasks.dialogue import readers
 
 BENCHMARK = "dialogue"
@@ -43,8 +42,7 @@ READERS: Mapping[str, Callable[[epath.Path], Iterator[tuple[str, list[str]]]]] =
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """What is known of each set, by its name."""
-    file = importlib.resources.files("tasks.definitions") / "dialogue.json"
-    return json.loads(file.read_text(encoding="utf-8"))["sets"]
+    return load("dialogue.json")["sets"]
 
 
 @dataclasses.dataclass(frozen=True)

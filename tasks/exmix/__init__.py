@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +18,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
+from tasks.definitions import load
 from tasks.exmix import readers
 
 BENCHMARK = "exmix"
@@ -28,8 +27,7 @@ BENCHMARK = "exmix"
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """What is known of each set, by its name."""
-    file = importlib.resources.files("tasks.definitions") / "exmix.json"
-    return json.loads(file.read_text(encoding="utf-8"))["sets"]
+    return load("exmix.json")["sets"]
 
 
 @dataclasses.dataclass(frozen=True)

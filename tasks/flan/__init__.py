@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
+from tasks.definitions import load
 from tasks.flan.fields import Instance, field_names, instances
 from tasks.flan.releases import release_of
 from tasks.flan.templates import ANSWER, OPTIONS, Template, Templates, fill, options_block, read_templates
@@ -35,8 +35,7 @@ _OWN_TEMPLATES = importlib.resources.files("tasks.definitions") / "flan_template
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """What is known of each data set, by its name; the keys are told in `tasks.flan.fields`."""
-    file = importlib.resources.files("tasks.definitions") / "flan_datasets.json"
-    return json.loads(file.read_text(encoding="utf-8"))["datasets"]
+    return load("flan_datasets.json")["datasets"]
 
 
 @functools.cache

@@ -10,8 +10,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import importlib.resources
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +18,7 @@ from etils import epath
 from iml import seqio_bridge
 from iml.bench.card import TaskCard
 from iml.errors import InputError
+from tasks.definitions import load
 from tasks.promptsource.rendering import Renderer, seeded_choice
 from tasks.promptsource.rows import RowFiles, find_rows
 from tasks.promptsource.templates import Template, read_templates
@@ -77,8 +76,7 @@ def task_name(folder: str) -> str:
 
 @functools.cache
 def _definitions() -> Mapping[str, Mapping[str, str]]:
-    file = importlib.resources.files("tasks") / "definitions" / "promptsource_categories.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+    return load("promptsource_categories.json")
 
 
 def _definition(table: str, folder: str) -> str | None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +19,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
+from tasks.definitions import load
 from tasks.reasoning import more_readers as more
 from tasks.reasoning import readers
 from tasks.reasoning.readers import Problem, sentences
@@ -59,8 +58,7 @@ READERS: Mapping[str, Callable[[epath.Path, str], Iterator[Problem]]] = {
 @functools.cache
 def definitions() -> Mapping[str, Any]:
     """The sets by name, and the instructions by kind of set."""
-    file = importlib.resources.files("tasks.definitions") / "reasoning.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+    return load("reasoning.json")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.resources
-import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +19,7 @@ from iml.bench.card import TaskCard
 from iml.bench.categories import canonical_category
 from iml.errors import InputError
 from tasks import layouts
+from tasks.definitions import load
 from tasks.unified_skg import descriptions, queries, tables
 from tasks.unified_skg.serialisation import Record
 
@@ -61,8 +60,7 @@ READERS: Mapping[str, Reader] = {
 @functools.cache
 def definitions() -> Mapping[str, Mapping[str, Any]]:
     """What is known of each set, by its name."""
-    file = importlib.resources.files("tasks.definitions") / "unified_skg.json"
-    return json.loads(file.read_text(encoding="utf-8"))["sets"]
+    return load("unified_skg.json")["sets"]
 
 
 @dataclasses.dataclass(frozen=True)
