@@ -63,7 +63,11 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     parameters and batch through it (newer JAX would otherwise make them `Explicit`).
     """
     import jax
+    from jax.experimental import mesh_utils
 
-    sizes = config.sizes(jax.device_count() if devices is None else len(devices))
-    types = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+    devices = jax.devices() if devices is None else devices
+    # Any sizes that multiply to the number of devices will do, also where they cut an axis of a TPU's torus.
+    placed = mesh_utils.create_device_mesh(
+        config.sizes(len(devices)), devices, allow_split_physical_axes=True
+    )
+    return jax.sharding.Mesh(placed, AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES))

@@ -190,7 +190,10 @@ def _tpu_devices(topology: str) -> list[Any]:
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        # Two cores of a v4 are one device, as they are where such a slice is used.
+        fused = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **fused)
+        return list(found.devices)
     except Exception as error:
         if "libtpu" in str(error) and "not found" in str(error).lower():
             raise InputError(
