@@ -25,11 +25,18 @@ def test_every_real_file_is_read(real_data):
     tasks = registered.read_all()
     rows = [example for splits in tasks.values() for example in splits["train"]]
     paths = sorted((real_data / "p3_rendered").glob("*.jsonl.gz"))
-    lines = [line for path in paths for line in gzip.decompress(path.read_bytes()).splitlines()]
-    empty = sum(json.loads(line)["completion"] == "<|endoftext|>" for line in lines)
-    assert 0 < empty < len(lines) / 20
-    assert len(rows) + empty == sum(registered.manifest(real_data, "p3_rendered").values())
-    files = {path.name.partition(".")[0] for path in paths}
+    lines = {path.name.partition(".")[0]: gzip.decompress(path.read_bytes()).splitlines() for path in paths}
+    answered = {
+        name: [line for line in of if json.loads(line)["completion"] != "<|endoftext|>"]
+        for name, of in lines.items()
+    }
+    # All of TREC's completions are empty, and no other's.
+    assert {name for name in lines if lines[name] != answered[name]} == {
+        name for name in lines if name.startswith("trec_") and not answered[name]
+    }
+    assert len(rows) == sum(map(len, answered.values()))
+    assert sum(map(len, lines.values())) == sum(registered.manifest(real_data, "p3_rendered").values())
+    files = {name for name in lines if answered[name]}
     found = {
         f"{registry.card(name).source.replace('/', '_')}_{example.template}"
         for name, splits in tasks.items()
