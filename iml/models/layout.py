@@ -61,27 +61,67 @@ def leaves(config: OPTConfig) -> tuple[Leaf, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor that is still in a file: where, what shape, and how to read it."""
+    """A tensor that is still in a file.
+
+    Attributes:
+      path: the file.
+      shape: its shape.
+      read: the part of it that slices name, one for each axis.
+    """
 
     path: str
     shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
+    read: Callable[[tuple[slice, ...]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredLeaf:
+    """A leaf of the parameter tree whose tensors are still in their files.
+
+    Attributes:
+      leaf: its place and shape.
+      tensors: what it is made of, one a layer where stacked.
+    """
+
+    leaf: Leaf
+    tensors: tuple[Tensor, ...]
+
+    def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
+        """A part of the leaf in its dtype; of the files only that part is read, layer by layer.
+
+        Args:
+          index: slices without steps, one for each axis of the leaf; None for the whole.
+        """
+        leaf = self.leaf
+        index = index or (slice(None),) * len(leaf.shape)
+        bounds = [part.indices(size)[:2] for part, size in zip(index, leaf.shape, strict=True)]
+        value = np.empty([stop - start for start, stop in bounds], leaf.dtype)
+        inner = tuple(slice(start, stop) for start, stop in (bounds[1:] if leaf.stacked else bounds))
+        inner = inner[::-1] if leaf.transposed else inner
+        for place, number in enumerate(range(*bounds[0]) if leaf.stacked else (0,)):
+            part = self.tensors[number].read(inner)
+            value[place if leaf.stacked else ...] = part.T if leaf.transposed else part
+        return value
+
+
+#: What to make of a leaf: an array on the devices, say.
+Place = Callable[[StoredLeaf], Any]
 
 
 def assemble(
     config: OPTConfig,
     tensors: Mapping[str, Tensor],
     source: str,
-    place: Callable[[tuple[str, ...], np.ndarray], Any] | None = None,
+    place: Place = StoredLeaf.read,
 ) -> Params:
-    """Reads tensors, one at a time, into the stacked tree in `param_dtype`.
+    """Makes the stacked tree in `param_dtype` of tensors in files, leaf by leaf.
 
     Args:
       config: the model's shape.
       tensors: by name below `decoder.`.
       source: the folder or file, for messages.
-      place: given each leaf's path and finished array, what to keep of it (say, its copy on the devices); so
-        the host holds one leaf at a time.
+      place: given each leaf, what stands for it in the tree; by default the whole array. It may read the
+        parts that this process's devices hold, and no more.
 
     Raises:
       InputError: a tensor is missing, too many, or of another shape.
@@ -106,11 +146,8 @@ def assemble(
                 )
     params: Params = {}
     for leaf in wanted:
-        value = np.empty(leaf.shape, leaf.dtype)
-        for number, name in enumerate(leaf.tensor_names):
-            tensor = tensors[name].read()
-            value[number if leaf.stacked else ...] = tensor.T if leaf.transposed else tensor
-        _put(params, leaf.path, place(leaf.path, value) if place else value)
+        stored = StoredLeaf(leaf, tuple(tensors[name] for name in leaf.tensor_names))
+        _put(params, leaf.path, place(stored))
     return params
 
 

@@ -2,7 +2,7 @@
 
 Such a file is a zip archive: a pickle that describes the tensors, and an entry of raw bytes for each storage.
 A pickle can call anything, so this reader knows the few names that a file of weights needs and refuses all
-others. Tensors are read from the archive only when asked for.
+others. Tensors are read from the archive only when asked for, and only the parts asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import pickle
+import struct
 import zipfile
 from typing import Any
 
@@ -32,6 +33,9 @@ _STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
+
+#: A zip entry's local header: its mark, and the lengths of the name and the extra field that follow.
+_HEADER = struct.Struct("<4s22xHH")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,29 +64,49 @@ class TorchTensor:
     def dtype(self) -> np.dtype:
         return self.storage.dtype
 
-    def read(self) -> np.ndarray:
-        """Reads the tensor, and of its storage only what it spans.
+    def read(self, index: tuple[slice, ...] = ()) -> np.ndarray:
+        """Reads a part of the tensor, and of its storage little more.
+
+        Args:
+          index: slices, one for each axis; none for the whole.
 
         Raises:
           InputError: the file is damaged.
         """
         if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
+            return np.empty(self.shape, self.dtype)[index]
         span = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
         itemsize = self.dtype.itemsize
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.storage.entry) as entry:
-                entry.seek(self.offset * itemsize)
-                data = entry.read(span * itemsize)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(self.path) as archive:
+                entry = archive.getinfo(self.storage.entry)
+                if entry.file_size < (self.offset + span) * itemsize:
+                    raise InputError(f"storage {self.storage.entry!r} is cut short", path=self.path)
+                if entry.compress_type == zipfile.ZIP_STORED:
+                    begin = _begin(self.path, entry) + self.offset * itemsize
+                    flat = np.memmap(self.path, self.dtype, "r", begin, (span,))
+                else:
+                    with archive.open(entry) as stream:
+                        stream.seek(self.offset * itemsize)
+                        flat = np.frombuffer(stream.read(span * itemsize), self.dtype)
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"cannot read a tensor ({error})", path=self.path) from error
-        if len(data) < span * itemsize:
-            raise InputError(f"storage {self.storage.entry!r} is cut short", path=self.path)
         strides = tuple(step * itemsize for step in self.stride)
-        flat = np.frombuffer(data, self.dtype)
-        return np.ascontiguousarray(
-            np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
-        )
+        whole = np.lib.stride_tricks.as_strided(flat, self.shape, strides, writeable=False)
+        return np.array(whole[index], order="C")
+
+
+def _begin(path: str, entry: zipfile.ZipInfo) -> int:
+    """Where an entry's bytes begin: after a header of its own, which the archive's table does not size."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        file.seek(entry.header_offset)
+        header = file.read(_HEADER.size)
+    signature, name, extra = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0)
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no local header")
+    return entry.header_offset + _HEADER.size + name + extra
 
 
 class Namespace:

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes  # noqa: F401 - makes bfloat16 known to numpy, which safetensors asks for it
@@ -76,11 +76,11 @@ def read_config(path: str | os.PathLike[str]) -> OPTConfig:
 def read_params(
     path: str | os.PathLike[str],
     config: OPTConfig | None = None,
-    place: Callable[[tuple[str, ...], np.ndarray], Any] | None = None,
+    place: layout.Place = layout.StoredLeaf.read,
 ) -> Params:
     """Parameters from safetensors or .bin files, sharded or not, in `config.param_dtype`.
 
-    Besides the result the host holds about one stacked leaf; see `layout.assemble` for `place`.
+    See `layout.assemble` for `place`, which decides what is read.
 
     Raises:
       InputError: a file is absent or damaged, or a tensor is missing, too many or of another shape.
@@ -205,10 +205,10 @@ def from_torch(state: Any, file: str | os.PathLike[str]) -> Iterator[tuple[str, 
         yield name, layout.Tensor(os.fspath(file), value.shape, value.read)
 
 
-def _read_tensor(file: pathlib.Path, name: str) -> np.ndarray:
+def _read_tensor(file: pathlib.Path, name: str, index: tuple[slice, ...]) -> np.ndarray:
     try:
         with safetensors.safe_open(file, "np") as opened:
-            return opened.get_tensor(name)
+            return opened.get_slice(name)[index]
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"tensor {name!r} cannot be read ({error})", path=file) from error
 

@@ -7,9 +7,10 @@ The fused projection is stored in the order key, value, query, whatever its name
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ _FUSED_ORDER = ("k_proj", "v_proj", "q_proj")
 def read(
     path: str | os.PathLike[str],
     config: OPTConfig | None = None,
-    place: Callable[[tuple[str, ...], np.ndarray], Any] | None = None,
+    place: layout.Place = layout.StoredLeaf.read,
 ) -> tuple[OPTConfig, Params]:
     """A model from a consolidated checkpoint.
 
@@ -94,14 +95,15 @@ def _split(name: str, tensor: layout.Tensor) -> list[tuple[str, layout.Tensor]]:
     if uneven:
         raise InputError(f"tensor {name!r} of {tensor.shape} is not three projections", path=tensor.path)
 
-    def piece(number: int) -> np.ndarray:
-        return tensor.read()[number * rows : (number + 1) * rows]
+    def piece(number: int, index: tuple[slice, ...]) -> np.ndarray:
+        start, stop, _ = index[0].indices(rows)
+        return tensor.read((slice(start + number * rows, stop + number * rows), *index[1:]))
 
     shape = (rows, *tensor.shape[1:])
     return [
         (
             name.replace(".qkv_proj.", f".{part}."),
-            layout.Tensor(tensor.path, shape, lambda number=number: piece(number)),
+            layout.Tensor(tensor.path, shape, functools.partial(piece, number)),
         )
         for number, part in enumerate(_FUSED_ORDER)
     ]

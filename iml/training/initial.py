@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,7 +38,8 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
     """Parameters for a model, on the mesh, in the model's `param_dtype`.
 
     Args:
-      path: a folder of iml (run, checkpoint or parameters) or of Hugging Face's OPT.
+      path: a folder of iml (run, checkpoint or parameters) or of Hugging Face's OPT. Of either a process reads
+        only what its devices hold.
       model: takes them.
       shardings: a tree of shardings.
 
@@ -48,14 +50,15 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         from iml.models import weights_hf
 
         check_same_shape(path, weights_hf.read_config(path), model.config)
-        by_path = dict(jax.tree_util.tree_leaves_with_path(shardings))
-
-        def spread(names: tuple[str, ...], array: np.ndarray) -> jax.Array:
-            sharding = by_path[tuple(jax.tree_util.DictKey(name) for name in names)]
-            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-        # Leaf by leaf: the host never holds the whole model.
-        return weights_hf.read_params(path, model.config, spread)
+        by_path = {
+            tuple(key.key for key in keys): sharding
+            for keys, sharding in jax.tree_util.tree_leaves_with_path(shardings)
+        }
+        return weights_hf.read_params(
+            path,
+            model.config,
+            lambda stored: spread(stored.read, stored.leaf.shape, by_path[stored.leaf.path]),
+        )
     check_same_shape(path, checkpoints.load_config(path), model.config)
     _, params = checkpoints.load_params(path, shardings)
     cast = jax.jit(
@@ -64,6 +67,31 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         donate_argnums=(0,),
     )
     return cast(params)
+
+
+def spread(
+    read: Callable[[tuple[slice, ...]], np.ndarray], shape: tuple[int, ...], sharding: jax.sharding.Sharding
+) -> jax.Array:
+    """An array on the mesh of which every process reads what its devices hold, each part once.
+
+    The host holds one part at a time: the largest is what one device keeps.
+
+    Args:
+      read: gives the part that slices name.
+    """
+    holders: dict[tuple, list[jax.Device]] = {}
+    places: dict[tuple, tuple[slice, ...]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        key = tuple(part.indices(size) for part, size in zip(index, shape, strict=True))
+        places[key] = index
+        holders.setdefault(key, []).append(device)
+    arrays = []
+    for key, devices in holders.items():
+        part = read(places[key])
+        copies = [jax.device_put(part, device) for device in devices]
+        # The copy to the devices has ended before the next part is read.
+        arrays += jax.block_until_ready(copies)
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
 def check_same_shape(path: str, found: OPTConfig, wanted: OPTConfig) -> None:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import tracemalloc
 import zipfile
 
 import jax
@@ -220,13 +221,65 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_leaves_are_handed_over_one_by_one(tmp_path):
-    config, params = _fresh()
-    weights_hf.write(tmp_path / "x", config, params)
-    seen = []
-    kept = weights_hf.read_params(tmp_path / "x", place=lambda path, value: seen.append(path) or value.sum())
-    assert ("layers", "self_attn", "q_proj", "kernel") in seen and len(seen) == len(jax.tree.leaves(params))
-    assert kept["embed_tokens"]["embedding"] == params["embed_tokens"]["embedding"].sum()
+def _eighth(stored, part):
+    """What one of eight devices holds of a leaf: a part of its longest axis, not that of layers."""
+    shape = stored.leaf.shape
+    axis = max(range(stored.leaf.stacked, len(shape)), key=lambda axis: shape[axis])
+    size = shape[axis] // 8
+    cut = slice(part * size, (part + 1) * size if part < 7 else None)
+    return axis, tuple(cut if number == axis else slice(None) for number in range(len(shape)))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "compressed bin", "metaseq"])
+def test_a_part_is_read_without_the_rest(tmp_path, form):
+    torch = pytest.importorskip("torch")
+    config, _ = _fresh()
+    config = type(config)(**{**config.to_json(), "vocab_size": 4096, "embed_dim": 256, "ffn_dim": 2048})
+    params = jax.device_get(OPT(config).init(jax.random.key(1)))
+    folder = tmp_path / "x"
+    weights_hf.write(folder, config, params)
+    if form != "safetensors":
+        model = transformers_model(config)
+        model.save_pretrained(tmp_path / "theirs")
+        params = weights_hf.read_params(tmp_path / "theirs", config)
+        (folder / "model.safetensors").unlink()
+        content, file = model.state_dict(), folder / "pytorch_model.bin"
+        if form == "metaseq":
+            content, file = _as_metaseq(model, config), tmp_path / "consolidated.pt"
+        torch.save(content, file)
+        if form == "compressed bin":
+            _compress(file)
+
+    def parts(number):
+        def place(stored):
+            axis, index = _eighth(stored, number)
+            return axis, stored.read(index)
+
+        if form == "metaseq":
+            return weights_metaseq.read(file, config, place)[1]
+        return weights_hf.read_params(folder, config, place)
+
+    tracemalloc.start()
+    first = parts(0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    total = weights_hf.count_bytes(config)
+    if form != "compressed bin":  # which has to be unpacked
+        assert peak < total / 8 * 1.3 + 200_000
+    rest = [parts(number) for number in range(1, 8)]
+    is_part = lambda value: isinstance(value, tuple)  # noqa: E731
+    whole = jax.tree.map(
+        lambda *cut: np.concatenate([part for _, part in cut], axis=cut[0][0]), first, *rest, is_leaf=is_part
+    )
+    _trees_equal(whole, params)
+
+
+def _compress(file):
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
 
 
 def _as_metaseq(model, config):
