@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from iml.errors import InputError
+from iml.models.losses import Loss, LossParts
 from iml.training.rules import PartitionRules
 
 #: Mesh axes over which the rows of the global batch are split.
@@ -58,6 +59,44 @@ def spread_attention(mesh: Mesh) -> Callable[[Callable[..., jax.Array]], Callabl
     def spread(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         # Kernels do not say over which axes their results vary, which the check would ask for.
         return jax.shard_map(attend, mesh=mesh, in_specs=specs, out_specs=heads, check_vma=False)
+
+    return spread
+
+
+def spread_loss(mesh: Mesh, table: PartitionSpec) -> Callable[[Loss], Loss]:
+    """Makes of a loss by chunks one that runs on each device's own rows and its part of the vocabulary.
+
+    The gradient of the table is summed over the devices once, after all chunks, and scattered as the table is.
+
+    Args:
+      table: how the token table [vocab, embed] lies on the mesh.
+    """
+    vocab, width = (*table, None, None)[:2]
+    rows = PartitionSpec(BATCH_AXES)
+    # Devices that have other rows need the whole vocabulary.
+    kept = None if vocab in BATCH_AXES else vocab
+    scattered = PartitionSpec(vocab, width if width in BATCH_AXES else None)
+
+    def spread(loss: Loss) -> Loss:
+        def local(*arrays: jax.Array) -> LossParts:
+            found = loss(*arrays, vocab_axis=kept)
+            summed = found.table
+            if summed is not None:
+                for axis in BATCH_AXES:
+                    if axis in scattered:
+                        place = scattered.index(axis)
+                        summed = jax.lax.psum_scatter(summed, axis, scatter_dimension=place, tiled=True)
+                    else:
+                        summed = jax.lax.psum(summed, axis)
+            return found._replace(table=summed)
+
+        return jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(rows, PartitionSpec(kept, None), rows, rows),
+            out_specs=LossParts(rows, rows, scattered),
+            check_vma=False,
+        )
 
     return spread
 
