@@ -61,7 +61,7 @@ def measure(arguments: argparse.Namespace, budget: int | None) -> dict[str, floa
     for number in range(arguments.steps + 1):
         batch = next(fed).batch
         began = time.perf_counter()
-        state, metrics = jax.block_until_ready(train_step(state, batch, jax.random.key(0)))
+        state, metrics = jax.block_until_ready(train_step(state, {}, batch, jax.random.key(0)))
         if number:  # the first one compiles
             seconds.append(time.perf_counter() - began)
             tokens.append(float(metrics["tokens"]))

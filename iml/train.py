@@ -23,6 +23,7 @@ from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
 from iml.models.config import OPTConfig
+from iml.training import tunings
 from iml.training.mesh import MeshConfig
 from iml.training.optimizer import AdamConfig
 from iml.training.rules import PartitionRules
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from iml.bench.card import TaskCard
     from iml.data.stream import TrainStream
     from iml.training.loop import Setup
 
@@ -55,6 +57,7 @@ CONFIGURABLES = (
     AdamConfig,
     MeshConfig,
     PartitionRules,
+    *tunings.CONFIGURABLES,
 )
 #: Settings of the model with which a run may be gone on with: they change speed and memory.
 _FREE = ("remat", "attention", "init_std")
@@ -71,6 +74,7 @@ def train(
     batch_size: int,
     length: int = 2048,
     init_from: str | None = None,
+    tuning: tunings.Settings = None,
     prompt_format: PromptFormat = PromptFormat(),  # noqa: B008 (frozen)
     optimizer: AdamConfig = AdamConfig(),  # noqa: B008
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
@@ -110,6 +114,7 @@ def train(
       batch_size: packed rows in a batch, over all devices and microbatches.
       length: positions of a row.
       init_from: None for random parameters, or a folder of iml or of Hugging Face's OPT.
+      tuning: None trains all parameters; else which of them.
       prompt_format: how examples become prompts.
       optimizer: the optimiser.
       mesh: the device mesh.
@@ -167,7 +172,7 @@ def train(
         from iml.training.planner import Job
 
         parts = (model, optimizer, mesh, rules, steps, batch_size, length, microbatches, segments)
-        precompile(Job(*parts, target_budget), topology.split(","), console, suggest, output)
+        precompile(Job(*parts, target_budget, tuning), topology.split(","), console, suggest, output)
         return {}
     vocabulary = Vocabulary(os.fspath(vocabulary_dir))
     if vocabulary.size > model.vocab_size:
@@ -206,6 +211,7 @@ def train(
     from iml.training import mesh as mesh_lib
     from iml.training import optimizer as optimizer_lib
     from iml.training import step as step_lib
+    from iml.training.tuning import make_tuning
 
     device_mesh = mesh_lib.make_mesh(mesh)
     step_lib.check_batch_size(batch_size, microbatches, device_mesh)
@@ -216,14 +222,16 @@ def train(
         spread=partition.spread_attention(device_mesh),
         platform=device_mesh.devices.flat[0].platform,
     )
-    layout = step_lib.lay_out(
-        network, optimizer_lib.make_optimizer(optimizer, steps, network.logical_axes()), rules, device_mesh
-    )
+    chosen = make_tuning(tuning)
+    trained_axes, _ = chosen.split(network.logical_axes())
+    update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes)
+    layout = step_lib.lay_out(network, update, rules, device_mesh, chosen)
     setup = loop.Setup(
         model=network,
         stream=stream,
         mesh=device_mesh,
         layout=layout,
+        tuning=chosen,
         optimizer=optimizer,
         microbatches=microbatches,
         steps=steps,
@@ -235,7 +243,8 @@ def train(
         data_threads=data_threads,
         meta={
             "model": model.to_json(),
-            "fingerprints": _fingerprints(model, stream),
+            "tuning": tunings.to_json(tuning),
+            "fingerprints": _fingerprints(model, tuning, stream),
             "config": configuration.operative(),
         },
     )
@@ -256,29 +265,30 @@ def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: 
 
     from iml.training import checkpoints, loop
     from iml.training import leak_probe as leak_probe_lib
-    from iml.training import step as step_lib
+    from iml.training.tuning import join
 
     say = console.print if jax.process_index() == 0 else lambda *_: None
     standing = loop.restore(setup)
     if standing is None:
-        params = loop.start_params(setup, init_from)
-        state = step_lib.begin(setup.layout, setup.make_optimizer(), params)
+        state, frozen = loop.begin(setup, init_from)
         stream_state = setup.stream.initial_state()
         say(f"begins from {init_from or 'random parameters'}")
     else:
-        state, stream_state = standing
+        state, frozen, stream_state = standing
         say(f"goes on after step {stream_state.step}")
     if jax.process_index() == 0:
         folder = epath.Path(setup.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.gin").write_text(setup.meta["config"])
-        (folder / "plan.json").write_text(json.dumps(plan_of(setup), indent=1) + "\n")
+        (folder / "plan.json").write_text(
+            json.dumps(plan_of(setup) | {"init_from": init_from}, indent=1) + "\n"
+        )
         checkpoints.write_config(folder / "model.json", setup.model.config)
         checkpoints.copy_vocabulary(vocabulary_dir, folder / "vocabulary")
     if leak_probe:
-        leak_probe_lib.probe(setup.model, state.params, setup.mesh, setup.stream.length)
+        leak_probe_lib.probe(setup.model, join(state.params, frozen), setup.mesh, setup.stream.length)
         say(f"attention {setup.model.config.attention!r}: packed documents do not see each other")
-    return loop.Trainer(setup, state, stream_state, console).run()
+    return loop.Trainer(setup, state, frozen, stream_state, console).run()
 
 
 def plan_of(setup: Setup) -> dict[str, Any]:
@@ -296,6 +306,7 @@ def plan_of(setup: Setup) -> dict[str, Any]:
             for name, tasks, draws in _by_benchmark(stream)
         },
         "counts": dict(counts),
+        "cards": {name: _told_of(stream.store.tasks[name].card) for name in counts},
         "left_out": left_out(stream),
         "steps": setup.steps,
         "mesh": dict(setup.mesh.shape),
@@ -306,6 +317,11 @@ def plan_of(setup: Setup) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def _told_of(card: TaskCard) -> dict[str, str]:
+    """What a model's card tells of a task that the model was tuned on."""
+    return {name: getattr(card, name) for name in ("benchmark", "category", "source", "licence")}
 
 
 def left_out(stream: TrainStream) -> dict[str, str]:
@@ -425,7 +441,7 @@ def _whole_number(text: str | bool, flag: str) -> int:
     return int(text)
 
 
-def _fingerprints(model: OPTConfig, stream: TrainStream) -> dict[str, Any]:
+def _fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
     import dataclasses
 
@@ -435,6 +451,7 @@ def _fingerprints(model: OPTConfig, stream: TrainStream) -> dict[str, Any]:
         json.dumps(
             {
                 "model": shape,
+                "tuning": tunings.to_json(tuning),
                 "batch_size": stream.batch_size,
                 "length": stream.length,
                 "target_budget": stream.limits.targets,

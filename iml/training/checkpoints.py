@@ -1,7 +1,8 @@
 """Checkpoints of runs and directories of parameters, both written by Orbax.
 
-A run keeps `checkpoints/<step>/{params,opt_state,meta}`; a directory of parameters is `params/`, `model.json`
-and `vocabulary/`. Orbax writes beside the final name and renames, so what has a final name is complete.
+A run keeps `checkpoints/<step>/{params,opt_state,meta}`, where `params` are the trained parameters, and once for
+all steps `frozen/`, the others, if there are any. A directory of parameters is `params/`, `model.json` and
+`vocabulary/`. Orbax writes beside the final name and renames, so what has a final name is complete.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from iml.errors import InputError
+from iml.training import tunings
+from iml.training.tuning import join, make_tuning
 
 if TYPE_CHECKING:
     from iml.models.config import OPTConfig
@@ -35,12 +38,14 @@ class Location:
       config: the model they belong to.
       vocabulary: the folder of their vocabulary, if one was kept.
       step: the training step, if they belong to a run.
+      tuning: which of them the run trains; None for all.
     """
 
     folder: epath.Path
     config: OPTConfig
     vocabulary: str | None
     step: int | None = None
+    tuning: tunings.Settings = None
 
 
 def locate(path: str | os.PathLike[str]) -> Location:
@@ -72,7 +77,7 @@ def load_config(path: str | os.PathLike[str]) -> OPTConfig:
 
 
 def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tuple[OPTConfig, Tree]:
-    """Reads parameters, each device only its part.
+    """Reads a model's parameters, each device only its part.
 
     Args:
       path: a run folder, a checkpoint's folder or a directory of parameters.
@@ -92,7 +97,11 @@ def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tu
     if tree is None:
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         tree = jax.tree.map(lambda _: single, abstract)
-    return found.config, restore_tree(found.folder / "params", place(abstract, tree))
+    trained, frozen = make_tuning(found.tuning).split(place(abstract, tree))
+    params = restore_tree(found.folder / "params", trained)
+    if frozen:
+        params = join(params, restore_frozen(found.folder.parent.parent, frozen))
+    return found.config, params
 
 
 def save_params(
@@ -177,6 +186,26 @@ def restore_state(
     """
     folder = epath.Path(run_dir) / "checkpoints" / str(step)
     return restore_tree(folder / "params", params), restore_tree(folder / "opt_state", opt_state)
+
+
+def save_frozen(run_dir: str | os.PathLike[str], frozen: Tree) -> None:
+    """Writes what a run does not train beside its checkpoints; nothing where it trains all."""
+    import orbax.checkpoint as ocp
+
+    folder = _absolute(run_dir) / "frozen"
+    if not frozen:
+        return
+    with _writing(folder), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder, frozen, force=True)
+
+
+def restore_frozen(run_dir: str | os.PathLike[str], frozen: Tree) -> Tree:
+    """What `save_frozen` wrote; `frozen` are abstract arrays with shardings.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    return restore_tree(epath.Path(run_dir) / "frozen", frozen) if frozen else {}
 
 
 class Checkpoints:
@@ -269,7 +298,8 @@ def copy_vocabulary(source: str | os.PathLike[str] | None, target: epath.Path) -
 def _locate_step(folder: epath.Path) -> Location:
     meta = _read_meta(folder)
     vocabulary = _vocabulary(folder.parent.parent / "vocabulary")
-    return Location(folder, _make_config(meta["model"], folder), vocabulary, meta["step"])
+    config = _make_config(meta["model"], folder)
+    return Location(folder, config, vocabulary, meta["step"], tunings.from_json(meta.get("tuning")))
 
 
 def _read_meta(folder: epath.Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from iml.training import feed, flops, leak_probe, loop, step
+from iml.training import feed, flops, leak_probe, loop, tuning
 
 #: Steps timed; one before them compiles.
 STEPS = 20
@@ -29,9 +29,9 @@ def examine(setup: loop.Setup, console: Console) -> dict[str, Any]:
     """
     device = jax.devices()[0]
     with console.status("probing for leaks"):
-        params = loop.start_params(setup, None)
+        state, frozen = loop.begin(setup, None)
+        params = tuning.join(state.params, frozen)
         change = leak_probe.probe(setup.model, params, setup.mesh, setup.stream.length)
-    state = step.begin(setup.layout, setup.make_optimizer(), params)
     train_step, key = loop.compile_step(setup), jax.random.key(setup.seed)
     batches = feed.feed(setup.stream, setup.stream.initial_state(), setup.mesh, setup.data_threads)
     seconds, waited, tokens = [], 0.0, 0.0
@@ -40,7 +40,7 @@ def examine(setup: loop.Setup, console: Console) -> dict[str, Any]:
             with console.status(f"step {number} of {STEPS}" if number else "compiling the step"):
                 fed = next(batches)
                 began = time.perf_counter()
-                state, metrics = jax.block_until_ready(train_step(state, fed.batch, key))
+                state, metrics = jax.block_until_ready(train_step(state, frozen, fed.batch, key))
                 seconds.append(time.perf_counter() - began)
             if number:
                 waited += fed.waited

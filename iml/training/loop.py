@@ -16,6 +16,7 @@ from rich.console import Console
 from iml.data.stream import StreamState, TrainStream
 from iml.models.opt import OPT
 from iml.training import checkpoints, feed, flops, metrics, optimizer, partition, step
+from iml.training.tuning import Tuning
 
 #: Status of a process that was asked to end (SIGTERM), has saved and wants to be started again: EX_TEMPFAIL.
 REQUEUE = 75
@@ -32,6 +33,7 @@ class Setup:
       stream: its data.
       mesh: the device mesh.
       layout: where the state lies on it.
+      tuning: which parameters are trained.
       optimizer: the optimiser's settings.
       microbatches: parts of each batch, computed one after the other.
       steps: steps of the whole run.
@@ -48,6 +50,7 @@ class Setup:
     stream: TrainStream
     mesh: jax.sharding.Mesh
     layout: step.Layout
+    tuning: Tuning
     optimizer: optimizer.AdamConfig
     microbatches: int
     steps: int
@@ -60,21 +63,26 @@ class Setup:
     meta: Mapping[str, Any]
 
     def make_optimizer(self):
-        return optimizer.make_optimizer(self.optimizer, self.steps, self.model.logical_axes())
+        trained, _ = self.tuning.split(self.model.logical_axes())
+        return optimizer.make_optimizer(self.optimizer, self.steps, trained)
 
 
 class Trainer:
     """Runs a training run to its end, or until it is asked to stop."""
 
-    def __init__(self, setup: Setup, state: step.TrainState, stream_state: StreamState, console: Console):
+    def __init__(
+        self, setup: Setup, state: step.TrainState, frozen: Any, stream_state: StreamState, console: Console
+    ):
         """
         Args:
           setup: the run.
           state: where it stands; its arrays are taken over.
+          frozen: the parameters that are not trained.
           stream_state: where its stream stands.
           console: where to show progress.
         """
-        self._setup, self._state, self._stream_state, self._console = setup, state, stream_state, console
+        self._setup, self._state, self._frozen = setup, state, frozen
+        self._stream_state, self._console = stream_state, console
         self._stopping = False
 
     def run(self) -> metrics.Record:
@@ -98,10 +106,11 @@ class Trainer:
         try:
             with _on_sigterm(self._stop):
                 if done == 0:
+                    checkpoints.save_frozen(setup.run_dir, self._frozen)
                     # What evaluation compares with; and a folder that cannot be written to is found out now.
                     self._save(keeper, 0)
                 for fed in batches:
-                    self._state, result = train_step(self._state, fed.batch, key)
+                    self._state, result = train_step(self._state, self._frozen, fed.batch, key)
                     self._stream_state, done = fed.after, done + 1
                     log.add(result, fed.waited)
                     in_flight.append(result["loss_sum"])
@@ -233,7 +242,7 @@ def _on_sigterm(stop) -> Iterator[None]:
 
 
 def start_params(setup: Setup, init_from: str | None) -> Any:
-    """The parameters that a run begins with, on the mesh.
+    """The model's parameters that a run begins with, trained and frozen ones, on the mesh.
 
     Args:
       init_from: None for random ones, or a folder of iml (run, checkpoint, parameters) or Hugging Face's OPT.
@@ -241,7 +250,7 @@ def start_params(setup: Setup, init_from: str | None) -> Any:
     Raises:
       InputError: the folder is neither, or belongs to a model of another shape.
     """
-    shardings = setup.layout.shardings.params
+    shardings = setup.layout.params_shardings
     if init_from is None:
         key = jax.random.fold_in(jax.random.key(setup.seed), 0x1517)
         return jax.jit(setup.model.init, out_shardings=shardings)(key)
@@ -250,8 +259,16 @@ def start_params(setup: Setup, init_from: str | None) -> Any:
     return initial.read_params(init_from, setup.model, shardings)
 
 
-def restore(setup: Setup) -> tuple[step.TrainState, StreamState] | None:
-    """Where a run stands by its latest complete checkpoint; None where it has none.
+def begin(setup: Setup, init_from: str | None) -> tuple[step.TrainState, Any]:
+    """The state of a run that begins, and its frozen parameters; `init_from` as in `start_params`."""
+    trained, frozen = setup.tuning.split(start_params(setup, init_from))
+    return step.begin(setup.layout, setup.make_optimizer(), trained), frozen
+
+
+def restore(setup: Setup) -> tuple[step.TrainState, Any, StreamState] | None:
+    """Where a run stands by its latest complete checkpoint: state, frozen parameters, and the stream's state.
+
+    None where it has no checkpoint.
 
     Raises:
       InputError: the checkpoint is damaged, or of other settings.
@@ -265,6 +282,7 @@ def restore(setup: Setup) -> tuple[step.TrainState, StreamState] | None:
     placed = setup.layout.placed
     params, opt_state = checkpoints.restore_state(setup.run_dir, steps[-1], placed.params, placed.opt_state)
     state = step.resume(setup.layout, steps[-1], params, opt_state)
+    frozen = checkpoints.restore_frozen(setup.run_dir, setup.layout.frozen)
     stream_state = StreamState.from_json(meta["stream"])
     lanes = partition.local_lanes(setup.mesh, setup.stream.batch_size)
-    return state, StreamState(stream_state.step, {lane: stream_state.lanes[lane] for lane in lanes})
+    return state, frozen, StreamState(stream_state.step, {lane: stream_state.lanes[lane] for lane in lanes})

@@ -29,6 +29,8 @@ from iml.training.collectives import Collective, collectives
 from iml.training.mesh import MeshConfig
 from iml.training.optimizer import AdamConfig
 from iml.training.rules import PartitionRules
+from iml.training.tuning import make_tuning
+from iml.training.tunings import Settings
 
 _REMEDY = "Write v5p:4x4x4, v5e:16x16, v6e:8x8, v4:4x4x4, or h200:8 for eight GPUs"
 
@@ -47,6 +49,7 @@ class Job:
     microbatches: int
     segments: int
     target_budget: int | None
+    tuning: Settings = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,8 +220,10 @@ def _compile(job: Job, topology: str, chip: Chip, devices: list[Any]) -> Plan:
         spread=partition.spread_attention(mesh),
         platform="tpu",
     )
-    update = optimizer_lib.make_optimizer(job.optimizer, job.steps, network.logical_axes())
-    layout = step_lib.lay_out(network, update, job.rules, mesh)
+    tuning = make_tuning(job.tuning)
+    trained_axes, _ = tuning.split(network.logical_axes())
+    update = optimizer_lib.make_optimizer(job.optimizer, job.steps, trained_axes)
+    layout = step_lib.lay_out(network, update, job.rules, mesh, tuning)
     schedule = optimizer_lib.make_schedule(job.optimizer, job.steps)
     train_step = step_lib.make_train_step(network, update, schedule, layout, mesh, job.microbatches)
     batch = {
@@ -229,13 +234,13 @@ def _compile(job: Job, topology: str, chip: Chip, devices: list[Any]) -> Plan:
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=partition.replicated(mesh))
     sizes = dict(mesh.shape)
     memory = {
-        "parameters": _bytes_on_a_chip(layout.placed.params),
+        "parameters": _bytes_on_a_chip((layout.placed.params, layout.frozen)),
         "optimiser": _bytes_on_a_chip(layout.placed.opt_state),
         "batch": _bytes_on_a_chip(batch),
     }
     shared = (job, topology, chip, len(devices), sizes)
     try:
-        compiled = train_step.lower(layout.placed, batch, key).compile()
+        compiled = train_step.lower(layout.placed, layout.frozen, batch, key).compile()
     except jax.errors.JaxRuntimeError as error:
         message = str(error)
         if "RESOURCE_EXHAUSTED" not in message and "memory" not in message.lower():

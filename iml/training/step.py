@@ -20,6 +20,7 @@ from iml.models import losses
 from iml.models.opt import OPT
 from iml.training import partition
 from iml.training.rules import PartitionRules
+from iml.training.tuning import Tuning, join
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -30,8 +31,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: steps done, int32 [].
-      params: the model's parameters.
-      opt_state: the optimiser's state.
+      params: the parameters that are trained.
+      opt_state: the optimiser's state, of them alone.
     """
 
     step: jax.Array
@@ -41,10 +42,17 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Abstract arrays and shardings of a `TrainState` on a mesh."""
+    """Where the parameters and the state of a run lie on a mesh.
+
+    Attributes:
+      abstract: abstract arrays of the state.
+      shardings: their shardings.
+      frozen: abstract arrays, with shardings, of the parameters that are not trained; {} in full tuning.
+    """
 
     abstract: TrainState
     shardings: TrainState
+    frozen: Any
 
     @property
     def placed(self) -> TrainState:
@@ -55,16 +63,32 @@ class Layout:
             self.shardings,
         )
 
+    @property
+    def frozen_shardings(self) -> Any:
+        return jax.tree.map(lambda leaf: leaf.sharding, self.frozen)
+
+    @property
+    def params_shardings(self) -> Any:
+        """Shardings of the whole model's parameters."""
+        return join(self.shardings.params, self.frozen_shardings)
+
 
 def lay_out(
     model: OPT,
     optimizer: optax.GradientTransformation,
     rules: PartitionRules,
     mesh: jax.sharding.Mesh,
+    tuning: Tuning = Tuning(),  # noqa: B008 (frozen)
 ) -> Layout:
-    """Where parameters and optimiser state lie; moments lie as their parameters do."""
-    params = model.abstract_params()
-    placed = partition.shard_params(params, model.logical_axes(), rules, mesh)
+    """Where parameters and optimiser state lie; moments lie as their parameters do.
+
+    Args:
+      optimizer: of the parameters that are trained.
+      tuning: says which those are.
+    """
+    shardings = partition.shard_params(model.abstract_params(), model.logical_axes(), rules, mesh)
+    params, frozen = tuning.split(model.abstract_params())
+    placed, frozen_shardings = tuning.split(shardings)
     whole = partition.replicated(mesh)
     opt_state = jax.eval_shape(optimizer.init, params)
     opt_shardings = optax.tree_map_params(
@@ -75,11 +99,16 @@ def lay_out(
         transform_non_params=lambda _: whole,
     )
     step = jax.ShapeDtypeStruct((), jnp.int32)
-    return Layout(TrainState(step, params, opt_state), TrainState(whole, placed, opt_shardings))
+    frozen = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        frozen,
+        frozen_shardings,
+    )
+    return Layout(TrainState(step, params, opt_state), TrainState(whole, placed, opt_shardings), frozen)
 
 
 def begin(layout: Layout, optimizer: optax.GradientTransformation, params: Any, step: int = 0) -> TrainState:
-    """The state of a run that starts from parameters."""
+    """The state of a run that starts from parameters, of which it gets those that are trained."""
     opt_state = jax.jit(optimizer.init, out_shardings=layout.shardings.opt_state)(params)
     return TrainState(_whole(step, layout), params, opt_state)
 
@@ -100,7 +129,7 @@ def make_gradients(
     microbatches: int = 1,
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
-) -> Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]:
+) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]:
     """The gradient of the loss of a global batch, and its metrics.
 
     Args:
@@ -109,14 +138,16 @@ def make_gradients(
       benchmarks: how many benchmarks there are, K.
 
     Returns:
-      A function of (parameters, batch, key for dropout), which gives gradients of the loss and:
+      A function of (trained parameters, frozen ones, batch, key for dropout), which gives the loss's gradients
+      for the trained ones and:
       loss_sum and target_tokens, tokens and positions: float32 []; benchmark_loss_sum and benchmark_tokens:
       float32 [K].
     """
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, partition.BATCH_AXES))
     benchmark_of = jnp.asarray(task_benchmarks, jnp.int32)
 
-    def summed(params, batch, key):
+    def summed(trained, frozen, batch, key):
+        params = join(trained, frozen)
         hidden = model.hidden(
             params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_key=key
         )
@@ -138,10 +169,10 @@ def make_gradients(
         }
         return metrics["loss_sum"], metrics
 
-    def gradients(params, batch, key):
+    def gradients(trained, frozen, batch, key):
         differentiate = jax.grad(summed, has_aux=True)
         if microbatches == 1:
-            grads, metrics = differentiate(params, batch, key)
+            grads, metrics = differentiate(trained, frozen, batch, key)
         else:
             # Every device cuts its own rows: a microbatch takes each M-th row, so none has to move.
             parts = {
@@ -153,13 +184,13 @@ def make_gradients(
             first = jax.tree.map(lambda array: array[0], parts)
             zeros = jax.tree.map(
                 lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-                jax.eval_shape(differentiate, params, first, key),
+                jax.eval_shape(differentiate, trained, frozen, first, key),
             )
 
             def accumulate(total, numbered):
                 number, part = numbered
                 part_key = None if key is None else jax.random.fold_in(key, number)
-                new = differentiate(params, part, part_key)
+                new = differentiate(trained, frozen, part, part_key)
                 total = jax.tree.map(jnp.add, total, new)
                 return (jax.lax.with_sharding_constraint(total[0], layout.shardings.params), total[1]), None
 
@@ -196,17 +227,21 @@ def make_train_step(
     microbatches: int = 1,
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """The compiled step (state, batch, run's key) -> (state, metrics); the state given is donated.
+) -> Callable[[TrainState, Any, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """The compiled step (state, frozen parameters, batch, run's key) -> (state, metrics).
+
+    The state given is donated, the frozen parameters are not: the next step takes them again.
 
     Metrics are those of `make_gradients` and `grad_norm` (before clipping) and `learning_rate`, float32 [].
     """
     gradients = make_gradients(model, layout, mesh, microbatches, task_benchmarks, benchmarks)
     whole, rows = partition.replicated(mesh), partition.shard_batch(mesh)
 
-    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, frozen: Any, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         dropout_key = jax.random.fold_in(key, state.step) if model.config.dropout else None
-        grads, metrics = gradients(state.params, batch, dropout_key)
+        grads, metrics = gradients(state.params, frozen, batch, dropout_key)
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = jnp.float32(schedule(state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -215,7 +250,7 @@ def make_train_step(
 
     return jax.jit(
         train_step,
-        in_shardings=(layout.shardings, rows, whole),
+        in_shardings=(layout.shardings, layout.frozen_shardings, rows, whole),
         out_shardings=(layout.shardings, whole),
         donate_argnums=(0,),
     )

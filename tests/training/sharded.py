@@ -81,10 +81,10 @@ def compute(microbatches: int = 1, target_budget: int | None = None, **axes: int
         TASK_BENCHMARKS,
         2,
     )
-    state, metrics = train_step(step_lib.begin(layout, optimizer, params), batch, jax.random.key(1))
+    state, metrics = train_step(step_lib.begin(layout, optimizer, params), {}, batch, jax.random.key(1))
     # The first moment after one update is a tenth of the gradient. A copy: the next step takes the state over.
     grads = jax.tree.map(lambda leaf: np.array(leaf) / (1 - ADAM.b1), optax.tree.get(state.opt_state, "mu"))
-    state, _ = train_step(state, batch, jax.random.key(1))
+    state, _ = train_step(state, {}, batch, jax.random.key(1))
     assert int(state.step) == 2
     parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
     for tree in (state.params, optax.tree.get(state.opt_state, "mu"), optax.tree.get(state.opt_state, "nu")):

@@ -94,7 +94,7 @@ def test_dropout_follows_the_step_and_the_key():
         params = model.init(jax.random.key(0))
         state = step_lib.begin(layout, optimizer, params, step)
         batch = sharded.make_batch()
-        return float(train_step(state, batch, jax.random.key(key))[1]["loss_sum"])
+        return float(train_step(state, {}, batch, jax.random.key(key))[1]["loss_sum"])
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
