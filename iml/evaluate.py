@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from iml import configuration
 from iml.data import prompts
 from iml.errors import InputError
+from iml.evaluation.engine import Decoding
 from iml.evaluation.suites import Suite
 from iml.training.mesh import MeshConfig
 from iml.training.rules import PartitionRules
@@ -158,10 +159,11 @@ def _run(console, model, store, suite, seed, path, selected, output_dir, header)
     """Answers all requests, with a bar that shows the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from iml.evaluation.opt_engine import OPTEngine
     from iml.evaluation.requests import count_requests
     from iml.evaluation.runner import Runner
 
-    runner = Runner(model, store, suite, seed, path)
+    runner = Runner(OPTEngine(model), store, suite, seed, path)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         line = bar.add_task("requests", total=count_requests(selected, suite))
@@ -190,5 +192,7 @@ def _describe(
 
 if __name__ == "__main__":
     configuration.run(
-        evaluate, doc=__doc__, configurables=(Suite, *prompts.CONFIGURABLES, MeshConfig, PartitionRules)
+        evaluate,
+        doc=__doc__,
+        configurables=(Suite, Decoding, *prompts.CONFIGURABLES, MeshConfig, PartitionRules),
     )

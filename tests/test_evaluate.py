@@ -12,6 +12,7 @@ import pytest
 from iml.data.store import task_folder
 from iml.errors import InputError
 from iml.evaluate import evaluate
+from iml.evaluation.engine import Decoding
 from iml.evaluation.suites import Suite
 from iml.models.opt import OPT
 from iml.training import checkpoints
@@ -19,7 +20,9 @@ from tests.data.small_vocabulary import write_vocabulary
 from tests.evaluation.models import small_config
 from tests.stores import make_store
 
-SUITE = Suite(shots=(0, 1), max_prompts_per_task=3, max_new_tokens=4, split_scheme="pocket")
+SUITE = Suite(
+    shots=(0, 1), max_prompts_per_task=3, decoding=Decoding(max_new_tokens=4), split_scheme="pocket"
+)
 
 
 def classified(n):
@@ -122,7 +125,8 @@ def test_the_process_loads_neither_tensorflow_nor_torch(folder):
     program = (
         "import sys; from iml import configuration; from iml.data.prompts import PromptFormat\n"
         "from iml.evaluate import *\n"
-        "configuration.run(evaluate, doc='', configurables=(Suite, PromptFormat, MeshConfig, PartitionRules))\n"
+        "known = (Suite, Decoding, PromptFormat, MeshConfig, PartitionRules)\n"
+        "configuration.run(evaluate, doc='', configurables=known)\n"
         "found = {'tensorflow', 'seqio', 'torch', 'transformers'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {found}' if found else 0)"
     )
@@ -131,7 +135,7 @@ def test_the_process_loads_neither_tensorflow_nor_torch(folder):
         f"--gin.MODEL={folder / 'model'}",
         f"--gin.STORE_DIR={folder / 'store'}",
         f"--gin.OUTPUT_DIR={folder / 'out'}",
-        "--gin.Suite.max_new_tokens=4",
+        "--gin.Decoding.max_new_tokens=4",
         "--gin.Suite.split_scheme=pocket",
     ]
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)

@@ -7,6 +7,7 @@ suffix loss is section 4.7, and what `Options`, `ChainOfThought` and `Inversion`
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,14 @@ class Prompt:
       provenance: how it came about, JSON-able: task, uid, template, delimiter, definition_prefix,
         input_prefix, shots, demonstrations (their uids); and those of `VARIED` that apply.
       head: characters at the start that other prompts share, the task's instruction; encoded but once.
+      parts: where in the source its demonstrations begin, and last the example; () without demonstrations.
     """
 
     source: str
     target: str
     provenance: dict[str, Any]
     head: int = 0
+    parts: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,12 +193,15 @@ class PromptFormat:
             "demonstrations": [shown.uid for shown in demonstrations],
         }
         source += used
+        lengths = itertools.accumulate((len(part) + len(separator) for part in parts), initial=len(lead))
         # Where the answer is blank, nothing marks the end of the source that would be learnt.
         if self.suffix_loss and parts and target.strip():
             provenance["suffix_loss"] = True
             first = lead + asked[0]
             source, target = first, f"{source.rstrip(' ')} {target}"[len(first) + 1 :]
-        return Prompt(source, target, provenance, min(len(head), len(source)))
+        return Prompt(
+            source, target, provenance, min(len(head), len(source)), tuple(lengths) if parts else ()
+        )
 
     def _vary(
         self, example: Example, card: TaskCard, demonstrations: Sequence[Example], draws: Draws

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from iml.errors import InputError
+from iml.evaluation.engine import Decoding, Generated, Progress, no_progress
 from iml.evaluation.loading import LoadedModel, bucket, left_padded
-
-
-@dataclasses.dataclass(frozen=True)
-class Generated:
-    """An answer.
-
-    Attributes:
-      text: stripped of white space at both ends.
-      tokens: its ids, without </s>.
-      finished: whether </s> came within the limit.
-      truncated: tokens of the prompt that did not fit, cut off its head.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    finished: bool
-    truncated: int
 
 
 class Generator:
     """Generates with one model; compiled once for each prompt width."""
 
-    def __init__(self, model: LoadedModel, max_new_tokens: int = 256):
+    def __init__(self, model: LoadedModel, decoding: Decoding):
         """
         Args:
-          max_new_tokens: tokens generated at most; the paper's 256.
+          decoding: how; only greedily for now.
+
+        Raises:
+          InputError: there is no room for a prompt.
         """
-        if not 1 <= max_new_tokens < model.max_length:
+        max_new_tokens = decoding.max_new_tokens
+        if max_new_tokens >= model.max_length:
             raise InputError(
-                f"must lie between 1 and {model.max_length - 1} to leave room for a prompt",
-                field="Suite.max_new_tokens",
+                f"must be below the {model.max_length} positions, to leave room for a prompt",
+                field="Decoding.max_new_tokens",
             )
         self._model, self._limit = model, max_new_tokens
         self._decode = jax.jit(functools.partial(_greedy, model.opt, max_new_tokens, model.vocabulary.EOS))
 
-    def generate(
-        self, sources: Sequence[str], progress: Callable[[int], None] = lambda count: None
-    ) -> list[Generated]:
+    def generate(self, sources: Sequence[str], progress: Progress = no_progress) -> list[Generated]:
         """Answers to prompts, in their order.
 
         A prompt loses its trailing spaces, as in training; the answer's first token brings the space that

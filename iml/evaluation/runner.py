@@ -14,9 +14,7 @@ from typing import Any
 from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation import metrics, ranking
-from iml.evaluation.generation import Generator
-from iml.evaluation.loading import LoadedModel
-from iml.evaluation.ranking import Ranker
+from iml.evaluation.engine import Engine
 from iml.evaluation.requests import Request, Selected, make_requests
 from iml.evaluation.suites import Suite
 
@@ -44,13 +42,14 @@ class Outcome:
 class Runner:
     """Answers the requests of a suite with one model."""
 
-    def __init__(self, model: LoadedModel, store: ExampleStore, suite: Suite, seed: int, model_name: str):
+    def __init__(self, engine: Engine, store: ExampleStore, suite: Suite, seed: int, model_name: str):
         """
         Args:
           seed: draws rows, delimiters and demonstrations.
           model_name: what predictions call the model.
         """
-        self._store, self._suite, self._seed, self._name = store, suite, seed, model_name
+        self._engine, self._store, self._suite = engine, store, suite
+        self._seed, self._name = seed, model_name
         self._scorers = ranking.scorer_names(suite.scorers, suite.with_eos)
         if suite.primary_scorer not in self._scorers:
             raise InputError(
@@ -58,7 +57,6 @@ class Runner:
                 field="Suite.primary_scorer",
                 remedy=f"It may be one of {', '.join(self._scorers)}",
             )
-        self._ranker, self._generator = Ranker(model), Generator(model, suite.max_new_tokens)
 
     def run(
         self,
@@ -131,7 +129,8 @@ class Runner:
         answers: list[Prediction] = [{}] * len(requests)
         ranked = [i for i, request in enumerate(requests) if request.kind == "rank"]
         primary = self._suite.primary_scorer
-        rankings = self._ranker.rank([requests[i] for i in ranked], self._scorers, primary, progress)
+        asked = [requests[i] for i in ranked]
+        rankings = ranking.rank(self._engine, asked, self._scorers, primary, progress)
         for i, found in zip(ranked, rankings, strict=True):
             answers[i] = {
                 "prediction": requests[i].candidates[found.picks[primary]],
@@ -141,7 +140,13 @@ class Runner:
                 "flags": found.flags,
             }
         generated = [i for i, request in enumerate(requests) if request.kind == "generate"]
-        texts = self._generator.generate([requests[i].prompt.source for i in generated], progress)
+        prompts = [requests[i].prompt for i in generated]
+        texts = self._engine.generate(
+            [prompt.source for prompt in prompts],
+            self._suite.decoding,
+            [prompt.parts for prompt in prompts],
+            progress,
+        )
         for i, answer in zip(generated, texts, strict=True):
             answers[i] = {
                 "prediction": answer.text,

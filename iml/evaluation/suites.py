@@ -9,6 +9,7 @@ from iml.bench.card import TaskCard
 from iml.bench.levels import LEVELS
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
+from iml.evaluation.engine import Decoding
 from iml.evaluation.metrics import METRICS
 
 
@@ -33,7 +34,7 @@ class Suite:
       with_eos: whether the end of the document counts as part of a candidate; both may be given.
       primary_scorer: the one whose choice is the prediction; "_eos" is added to its name where it counts EOS.
       metric: the metric that is aggregated, in place of the first of each task's card; None for that.
-      max_new_tokens: longest generated answer (paper, section 4.1: 256).
+      decoding: how answers are generated.
       split_scheme: name or path of the scheme that gives tasks their levels.
     """
 
@@ -51,7 +52,7 @@ class Suite:
     with_eos: Sequence[bool] = (True, False)
     primary_scorer: str = "sum_eos"
     metric: str | None = None
-    max_new_tokens: int = 256
+    decoding: Decoding = Decoding()  # noqa: RUF009 (frozen)
     split_scheme: str = "opt_iml"
 
     def __post_init__(self):
@@ -74,12 +75,11 @@ class Suite:
             raise InputError("must not be negative", field="Suite.shots")
         if self.max_prompts_per_task == "auto":
             object.__setattr__(self, "max_prompts_per_task", 250 if self.split == "validation" else None)
-        for name in ("max_prompts_per_task", "max_new_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise InputError(f'must be a number, None or "auto", not {value!r}', field=f"Suite.{name}")
-            if value is not None and value < 1:
-                raise InputError(f"must be at least 1, not {value}", field=f"Suite.{name}")
+        most, field = self.max_prompts_per_task, "Suite.max_prompts_per_task"
+        if isinstance(most, str):
+            raise InputError(f'must be a number, None or "auto", not {most!r}', field=field)
+        if most is not None and most < 1:
+            raise InputError(f"must be at least 1, not {most}", field=field)
 
     def scored(self, card: TaskCard) -> TaskCard:
         """The card with the suite's metric before its own."""

@@ -13,7 +13,7 @@ Scores = Mapping[str, Any]
 
 #: What a report tells of each result: the header's entries, and those of its suite.
 _FACTS = ("model", "model_hash", "dtype", "attention", "bos", "max_length", "seed", "store", "vocabulary")
-_SUITE_FACTS = ("name", "split", "split_scheme", "max_prompts_per_task", "primary_scorer", "max_new_tokens")
+_SUITE_FACTS = ("name", "split", "split_scheme", "max_prompts_per_task", "primary_scorer", "decoding")
 #: Results that differ in one of these were not asked the same.
 _COMPARABLE = ("seed", "store", "suite split", "suite split_scheme", "suite max_prompts_per_task")
 

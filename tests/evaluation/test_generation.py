@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from iml.errors import InputError
-from iml.evaluation.generation import Generator
+from iml.evaluation.engine import Decoding
+from iml.evaluation.opt_engine import OPTEngine
 from tests.evaluation.models import small_model
 
 
@@ -32,7 +33,7 @@ def step_by_step(model, ids, limit):
 def test_answers_are_those_of_step_by_step_decoding(tmp_path, bos):
     model = small_model(tmp_path, bos=bos)
     sources = ["the cat", "a", "on the other", "in an inn in the north " * 2 + "an  ", ""]
-    for source, answer in zip(sources, Generator(model, 12).generate(sources), strict=True):
+    for source, answer in zip(sources, OPTEngine(model).generate(sources, Decoding(12)), strict=True):
         ids = model.head + model.vocabulary.encode(source.rstrip(" ")) or [model.vocabulary.EOS]
         expected, finished = step_by_step(model, ids[-(64 - 12) :], 12)
         assert (list(answer.tokens), answer.finished) == (expected, finished)
@@ -43,14 +44,14 @@ def test_an_answer_ends_at_eos_and_the_others_go_on(tmp_path):
     model = small_model(tmp_path)
     sources = [letter * n for letter in "abcdefgh" for n in (1, 2, 3)]
     # A token that some answers hold and others do not changes places with </s>.
-    answers = Generator(model, 30).generate(sources)
+    answers = OPTEngine(model).generate(sources, Decoding(30))
     counts = Counter(token for answer in answers for token in set(answer.tokens))
     used = {token for source in sources for token in model.vocabulary.encode(source)}
     common = next(t for t, n in counts.most_common() if n < len(answers) and t not in used)
     swapped = np.array([common, model.vocabulary.EOS])
     table = jax.tree.map(lambda x: x.at[swapped].set(x[swapped[::-1]]), model.params["embed_tokens"])
     model = dataclasses.replace(model, params={**model.params, "embed_tokens": table})
-    answers = Generator(model, 30).generate(sources)
+    answers = OPTEngine(model).generate(sources, Decoding(30))
     assert 0 < sum(answer.finished for answer in answers) < len(answers)
     ended = next(i for i, answer in enumerate(answers) if answer.finished)
     went_on = next(i for i, answer in enumerate(answers) if not answer.finished)
@@ -61,7 +62,7 @@ def test_an_answer_ends_at_eos_and_the_others_go_on(tmp_path):
 
 def test_a_long_prompt_keeps_its_end(tmp_path):
     model = small_model(tmp_path)
-    [answer] = Generator(model, 8).generate(["z" * 500 + " the question"])
+    [answer] = OPTEngine(model).generate(["z" * 500 + " the question"], Decoding(8))
     ids = model.vocabulary.encode("z" * 500 + " the question")
     assert answer.truncated == len(ids) - (64 - 8)
     assert list(answer.tokens) == step_by_step(model, ids[-(64 - 8) :], 8)[0]
@@ -69,4 +70,4 @@ def test_a_long_prompt_keeps_its_end(tmp_path):
 
 def test_room_for_a_prompt_is_demanded(tmp_path):
     with pytest.raises(InputError, match="max_new_tokens"):
-        Generator(small_model(tmp_path), 64)
+        OPTEngine(small_model(tmp_path)).generate(["a"], Decoding(64))

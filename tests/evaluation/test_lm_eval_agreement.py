@@ -9,6 +9,7 @@ from iml.data.prompts import Prompt
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation import ranking
 from iml.evaluation.loading import LoadedModel
+from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
 from iml.models import weights_hf
 from iml.models.config import OPTConfig
@@ -46,7 +47,7 @@ def test_the_same_candidates_win_with_the_same_scores(tmp_path, real_data, bos):
         Request("t.a", "test", i, str(i), Prompt(query, "", {}), (), choices, "rank", 0)
         for i, (query, choices) in enumerate(rows)
     ]
-    ours = ranking.Ranker(model).rank(requests, ("sum", "char"), "sum")
+    ours = ranking.rank(OPTEngine(model), requests, ("sum", "char"), "sum")
     pairs = [(query, f" {choice}") for query, choices in rows for choice in choices]
     asked = [instance.Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
     found = iter(theirs.loglikelihood(asked, disable_tqdm=True))

@@ -10,6 +10,7 @@ from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.errors import InputError
 from iml.evaluation import ranking
+from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
 from tests.evaluation.models import small_model
 
@@ -42,7 +43,7 @@ def test_likelihoods_are_those_of_the_plain_forward_pass(tmp_path, bos):
         ("", ["an ant", "the"]),
         ("ends in blanks   ", ["a", "a  "]),
     ]
-    found = ranking.Ranker(model).likelihoods(pairs)
+    found = OPTEngine(model).likelihoods(pairs)
     for (source, texts), likelihoods in zip(pairs, found, strict=True):
         for text, likelihood in zip(texts, likelihoods, strict=True):
             expected = plain(model, source, text)
@@ -53,7 +54,7 @@ def test_likelihoods_are_those_of_the_plain_forward_pass(tmp_path, bos):
 def test_scorers_divide_and_subtract_as_documented(tmp_path):
     model = small_model(tmp_path)
     candidates = ["the other", "an"]
-    [result] = ranking.Ranker(model).rank([request("on a", candidates)], ALL, "sum")
+    [result] = ranking.rank(OPTEngine(model), [request("on a", candidates)], ALL, "sum")
     for i, text in enumerate(candidates):
         likelihood, eos = plain(model, "on a", text)
         alone, alone_eos = plain(model, "Answer:", text)
@@ -77,7 +78,7 @@ def test_scorers_divide_and_subtract_as_documented(tmp_path):
 def test_the_prompt_is_cut_at_its_head_and_candidates_stay_whole(tmp_path):
     model = small_model(tmp_path)
     source = "b" * 200 + " the end"
-    [found] = ranking.Ranker(model).likelihoods([(source, ["x", "y" * 20])])
+    [found] = OPTEngine(model).likelihoods([(source, ["x", "y" * 20])])
     # The longest candidate decides how much context all of them get: 64 positions hold it and its inputs.
     context = 64 - len(model.vocabulary.encode(" " + "y" * 20))
     for text, likelihood in zip(["x", "y" * 20], found, strict=True):
@@ -87,14 +88,14 @@ def test_the_prompt_is_cut_at_its_head_and_candidates_stay_whole(tmp_path):
 
 
 def test_odd_candidates_are_ranked_the_first_winning_and_flagged(tmp_path):
-    ranker = ranking.Ranker(small_model(tmp_path))
+    engine = OPTEngine(small_model(tmp_path))
     requests = [
         request("a", ["same", "same"]),
         request("a", ["", "the"]),
         request("a", ["short", "z" * 100]),
         request("a", ["the", "on"]),
     ]
-    results = ranker.rank(requests, ALL, "sum")
+    results = ranking.rank(engine, requests, ALL, "sum")
     assert set(results[0].picks.values()) == {0}
     assert [result.flags for result in results] == [("tie", "duplicate"), ("empty",), ("cut",), ()]
     assert all(np.isfinite(list(result.scores.values())).all() for result in results)
@@ -103,10 +104,10 @@ def test_odd_candidates_are_ranked_the_first_winning_and_flagged(tmp_path):
 def test_results_do_not_depend_on_what_is_ranked_together(tmp_path):
     model = small_model(tmp_path)
     requests = [request("the " * n, ["on", "a thing", "er"]) for n in (1, 3, 9, 2, 4, 12)]
-    together = ranking.Ranker(dataclasses.replace(model, batch_size=1)).rank(requests, ALL, "sum_eos")
-    ranker = ranking.Ranker(model)
+    together = ranking.rank(OPTEngine(dataclasses.replace(model, batch_size=1)), requests, ALL, "sum_eos")
+    engine = OPTEngine(model)
     for one, result in zip(requests, together, strict=True):
-        [alone] = ranker.rank([one], ALL, "sum_eos")
+        [alone] = ranking.rank(engine, [one], ALL, "sum_eos")
         for name in ALL:
             np.testing.assert_allclose(result.scores[name], alone.scores[name], atol=2e-4)
 

@@ -13,7 +13,9 @@ from iml.bench.levels import load_split_scheme
 from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
 from iml.evaluation import requests
-from iml.evaluation.ranking import Ranker, scorer_names
+from iml.evaluation.engine import Decoding
+from iml.evaluation.opt_engine import OPTEngine
+from iml.evaluation.ranking import scorer_names
 from iml.evaluation.suites import Suite
 from iml.models.opt import OPT
 from iml.training import checkpoints
@@ -44,7 +46,7 @@ def suite_of(path):
     """The suite that a file describes."""
     configured = configuration.configure(
         recorder(found := {}),
-        (Suite, PromptFormat, MeshConfig, PartitionRules),
+        (Suite, Decoding, PromptFormat, MeshConfig, PartitionRules),
         [str(path)],
         ["MODEL='m'", "STORE_DIR='s'", "OUTPUT_DIR='o'"],
     )
@@ -119,7 +121,7 @@ def test_what_is_missing_is_told_and_the_rest_is_run(tmp_path, store, capsys):
         tasks=("mmlu.*", "raft.*", "bbh.add", "t5.train_only"),
         split="test",
         shots=(0,),
-        max_new_tokens=4,
+        decoding=Decoding(max_new_tokens=4),
         metric="rouge_l",
     )
     evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), suite)
@@ -154,15 +156,15 @@ def test_the_super_ni_suite_is_the_split_schemes(real_data):
 
 def test_partial_scores_are_of_what_follows_the_referent(tmp_path):
     """P(ending | context + referent), computed without the scorer from likelihoods of plain continuations."""
-    ranker = Ranker(small_model(tmp_path))
+    engine = OPTEngine(small_model(tmp_path))
     context, referents, ending = "they gave them", ["a cat", "the big dog"], "was here ."
     whole = [f"{name} {ending}" for name in referents]
-    [found] = ranker.likelihoods([(context, whole)])
+    [found] = engine.likelihoods([(context, whole)])
     for name, likelihood in zip(referents, found, strict=True):
-        [[alone]] = ranker.likelihoods([(f"{context} {name}", [ending])])
+        [[alone]] = engine.likelihoods([(f"{context} {name}", [ending])])
         assert likelihood.ending == pytest.approx(alone.text, abs=1e-3)
         assert likelihood.ending > likelihood.text
-    [different] = ranker.likelihoods([(context, ["yes", "no"])])
+    [different] = engine.likelihoods([(context, ["yes", "no"])])
     assert all(np.isclose(likelihood.ending, likelihood.text) for likelihood in different)
 
 

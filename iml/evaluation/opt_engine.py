@@ -1,0 +1,47 @@
+"""An OPT model on the mesh as an engine."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from iml.evaluation.engine import Decoding, Generated, Likelihood, Progress, no_progress
+from iml.evaluation.generation import Generator
+from iml.evaluation.likelihoods import Scorer
+from iml.evaluation.loading import LoadedModel
+
+
+class OPTEngine:
+    """Scores and generates on the devices of the model's mesh; see `engine.Engine`."""
+
+    def __init__(self, model: LoadedModel):
+        self.model = model
+        self._scorer = Scorer(model)
+        self._generator = functools.lru_cache(maxsize=4)(functools.partial(Generator, model))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        config = self.model.opt.config
+        return {
+            "engine": "iml",
+            "attention": config.attention,
+            "dtype": config.dtype,
+            "bos": self.model.bos,
+            "max_length": self.model.max_length,
+            "vocabulary": self.model.vocabulary.fingerprint,
+        }
+
+    def likelihoods(
+        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+    ) -> list[list[Likelihood]]:
+        return self._scorer.likelihoods(pairs, progress)
+
+    def generate(
+        self,
+        sources: Sequence[str],
+        decoding: Decoding,
+        parts: Sequence[Sequence[int]] | None = None,
+        progress: Progress = no_progress,
+    ) -> list[Generated]:
+        return self._generator(decoding).generate(sources, progress)
