@@ -11,12 +11,15 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
 
 from iml import configuration
 from iml.errors import InputError
+from iml.evaluation import model_card
+from iml.evaluation.loading import hash_params
 from iml.models import weights_hf, weights_metaseq
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT, Params
@@ -37,6 +40,8 @@ def convert(
     dtype: str | None = None,
     max_shard_bytes: int = 5_000_000_000,
     check: bool = True,
+    evaluations: Sequence[str] | None = None,
+    contamination: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Converts a model's weights.
@@ -79,7 +84,11 @@ def convert(
         return
     params = _read(source, kind, config)
     if target_format == "hf":
+        card = _card(source, target, kind, config, evaluations, contamination)
         weights_hf.write(target, config, params, vocabulary, max_shard_bytes=max_shard_bytes, dtype=dtype)
+        # Which of the results are of these parameters takes a pass over them.
+        own = hash_params(params) if card.results else ""
+        model_card.write(target, dataclasses.replace(card, model_hash=own))
     else:
         _write_iml(target, config, params, vocabulary)
     console.print(f"wrote {target}", markup=False)
@@ -137,6 +146,26 @@ def _read(source: str, kind: str, config: OPTConfig) -> Params:
     from iml.training import checkpoints
 
     return checkpoints.load_params(source)[1]
+
+
+def _card(
+    source: str,
+    target: str,
+    kind: str,
+    config: OPTConfig,
+    evaluations: Sequence[str] | None,
+    contamination: str | None,
+) -> model_card.Facts:
+    """What the card of a Hugging Face folder tells; read before anything is written."""
+    run, step = None, None
+    if kind == "iml":
+        from iml.training import checkpoints
+
+        found = checkpoints.locate(source)
+        step = found.step
+        run = None if step is None else found.folder.parent.parent
+    name = pathlib.Path(target).absolute().name
+    return model_card.gather(name, config, run, step, evaluations, contamination)
 
 
 def _write_iml(target: str, config: OPTConfig, params: Params, vocabulary: str | None) -> None:

@@ -1,9 +1,12 @@
-"""HTML out of Python, in which everything that is not made here is text."""
+"""HTML and Markdown out of Python, in which everything that is not made here is text."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
+
+_MARKDOWN_SIGNS = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 #: Characters that browsers hide, refuse or obey: controls, lone surrogates and overriding directions.
 _HIDDEN = (
@@ -48,6 +51,11 @@ def join(children: Iterable[str]) -> Markup:
             for child in children
         )
     )
+
+
+def markdown(text: str) -> str:
+    """Text of which Markdown makes nothing, on one line."""
+    return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
 def _attribute(key: str) -> str:

@@ -28,6 +28,7 @@ def test_in_and_out_again_keeps_every_bit(folder, tmp_path, capsys):
     convert(str(tmp_path / "iml"), str(tmp_path / "again"), target_format="hf")
     said = capsys.readouterr().out
     assert "largest difference" in said or "not checked" in said
+    assert "An OPT decoder of" in (tmp_path / "again" / "README.md").read_text()
     jax.tree.map(
         np.testing.assert_array_equal,
         weights_hf.read_params(folder),

@@ -14,7 +14,7 @@ ALLOWED = {
     "models": {"models", "bench", "errors"},
     "training": {"training", "data", "models", "bench", "errors"},
     "browser": {"browser", "data", "bench", "errors", "markup"},
-    "evaluation": {"evaluation", "training", "data", "models", "bench", "errors"},
+    "evaluation": {"evaluation", "training", "data", "models", "bench", "errors", "markup"},
 }
 #: The only modules of iml that may import what makes datasets.
 ABOVE_THE_STORE = {"prepare", "seqio_bridge"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml.errors import InputError
 from iml.evaluation import page, samples, tables
 from iml.evaluation.tables import Row, Scores, Table
+from iml.markup import markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 SCORES, MARKDOWN, PAGE = "scores.json", "report.md", "report.html"
 #: With more tasks than this, one sample prompt of each instead of `samples.PER_TASK`.
 _MANY_TASKS = 150
-_MARKDOWN_SIGNS = re.compile(r"([\\`*_\[\]<>|#~&$])")
 
 
 def write_scores(output_dir: str | os.PathLike[str], scores: Scores) -> pathlib.Path:
@@ -109,10 +108,10 @@ def print_summary(results: Sequence[Scores], titles: Sequence[str], console: Con
 
 
 def _markdown(results: Sequence[Scores], titles: Sequence[str]) -> str:
-    parts = [f"# Evaluation: {_plain(titles[-1])}"]
+    parts = [f"# Evaluation: {markdown(titles[-1])}"]
     if len(titles) > 1:
-        parts.append(f"Differences are from {_plain(titles[0])}.")
-    parts += [f"**{_plain(warning)}**" for warning in tables.warnings(results, titles)]
+        parts.append(f"Differences are from {markdown(titles[0])}.")
+    parts += [f"**{markdown(warning)}**" for warning in tables.warnings(results, titles)]
     parts.append(_markdown_table(tables.level_table(results), titles))
     for kind in ("categories", "benchmarks"):
         parts += [_markdown_table(table, titles) for _, table in tables.nested_tables(results, kind)]
@@ -121,7 +120,7 @@ def _markdown(results: Sequence[Scores], titles: Sequence[str]) -> str:
             parts.append(_markdown_table(table, titles))
     for name, rows in _failures(results, titles).items():
         parts.append(
-            f"## {_plain(name)}\n\n" + "\n".join(f"- {_plain(t)}: {_plain(r)}" for t, r in rows.items())
+            f"## {markdown(name)}\n\n" + "\n".join(f"- {markdown(t)}: {markdown(r)}" for t, r in rows.items())
         )
     facts = [[name, *texts] for name, texts in tables.facts(results).items()]
     parts.append("## How it was made\n\n" + _grid(["", *titles], facts))
@@ -134,18 +133,13 @@ def _markdown_table(table: Table, titles: Sequence[str]) -> str:
     ]
     rows = [[row.name, *row.details, *(str(s) for group in row.scores for s in group)] for row in table.rows]
     note = f"{table.note}\n\n" if table.note else ""
-    return f"## {_plain(table.title)}\n\n{note}{_grid([*table.labels, *columns], rows)}"
+    return f"## {markdown(table.title)}\n\n{note}{_grid([*table.labels, *columns], rows)}"
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    cells = ([cell if cell == "---" else _plain(cell) for cell in line] for line in lines)
+    cells = ([cell if cell == "---" else markdown(cell) for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _plain(text: str) -> str:
-    """Text of which Markdown makes nothing, on one line."""
-    return _MARKDOWN_SIGNS.sub(r"\\\1", " ".join(text.split()))
 
 
 def _page(
