@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 import shlex
 import sys
 import time
@@ -195,7 +196,8 @@ class Driver:
           InputError: the connection fails too often.
         """
         done = self._insist("asking", lambda: self.cloud.ssh(job.act("state", job.name)))
-        lines = [line.partition(worker.MARK)[2] for line in done.out.splitlines() if worker.MARK in line]
+        # gcloud lets the workers' lines run into each other.
+        lines = re.findall(re.escape(worker.MARK) + r"(\{.*?\})", done.out)
         if not lines:
             raise InputError(f"{self.name}: no worker says how the job is", remedy="`install` first")
         return [Report(**json.loads(line)) for line in lines]
@@ -234,7 +236,7 @@ class Driver:
 
     def _watch(self, job: Job, attempt: int) -> int | None:
         """Passes the output on until the attempt has ended on all workers; None if one has no status."""
-        offset, ended = 0, None
+        offset, ended, stopped = 0, None, None
         while True:
             followed = self.follow(job, attempt, offset)
             offset += followed.sent
@@ -244,12 +246,14 @@ class Driver:
             reports = self.probe(job)
             running = [report for report in reports if report.state == "running"]
             if not running:
-                return _combine(reports)
+                # What those that had to be stopped ended with is not what went wrong.
+                return (stopped and _combine(stopped)) or _combine(reports)
             if len(running) < len(reports):
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > self.patience.grace:
                     hosts = ", ".join(report.host for report in running)
                     say(f"other workers have ended; stopping {hosts}")
+                    stopped = stopped or [report for report in reports if report not in running]
                     self.stop(job)
                 time.sleep(min(self.patience.poll, 5.0))
 
@@ -270,7 +274,7 @@ class Driver:
             # gcloud itself ends with 1, ssh with 255; whatever else is the status of the command on a worker.
             if done.status != 255 and done.failure is Failure.UNKNOWN and "ERROR: (gcloud." not in done.err:
                 raise InputError(f"{what} on {self.name} failed: {tail(done.err or done.out)}")
-            say(f"{what}: the connection failed; trying again")
+            say(f"{what}: {tail(done.err, 1)}; trying again")
             time.sleep(next(pauses))
         raise InputError(
             f"{what} on {self.name} failed: {tail(done.err)}", remedy="The slice is left as it is"

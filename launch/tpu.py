@@ -167,6 +167,10 @@ class Launch:
                 driver.delete()
                 time.sleep(next(pauses))
                 continue
+            if self.arguments.dry_run:
+                say("after a preemption: this, and then all of the above again")
+                driver.delete()
+                return 0
             say(f"the job ended with status {status}")
             if self.arguments.delete == "always" or (self.arguments.delete == "success" and not status):
                 driver.delete()
@@ -185,7 +189,7 @@ class Launch:
 
     def remind(self, words: list[str] | None) -> None:
         """Says that the slice is left and what it takes to go on, or to give it back."""
-        if self.arguments.action == "delete":
+        if self.arguments.action == "delete" or self.arguments.dry_run:
             return
         wanted = self.driver.cloud.slice
         say(
