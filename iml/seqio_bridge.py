@@ -261,10 +261,8 @@ def _card_metrics(name: str) -> Callable[..., dict[str, float]]:
     def card_metrics(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
         from iml.evaluation import metrics
 
-        return {
-            metric: float(np.mean(metrics.compute(metric, predictions, targets)))
-            for metric in registry.card(name).metrics
-        }
+        answers = [metrics.Answer(*pair) for pair in zip(predictions, targets, strict=True)]
+        return {metric: metrics.score(metric, answers) for metric in registry.card(name).metrics}
 
     return card_metrics
 

@@ -162,9 +162,17 @@ class Runner:
     ) -> list[Prediction]:
         """Prediction lines of one task, each with its metrics."""
         card = self._suite.scored(self._store.tasks[selected.task].card)
-        texts = [answer["prediction"] for answer in answers]
-        references = [request.references for request in requests]
-        values = {name: metrics.compute(name, texts, references) for name in card.metrics}
+        answered = [
+            metrics.Answer(
+                answer["prediction"],
+                request.references,
+                request.candidates,
+                answer["scores"].get(self._suite.primary_scorer, ()),
+                request.uid,
+            )
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+        values = {name: metrics.find(name).values(answered) for name in card.metrics}
         return [
             {
                 "task": request.task,
@@ -181,7 +189,7 @@ class Runner:
                 "references": list(request.references),
                 "candidates": list(request.candidates),
                 **answer,
-                "metrics": {name: scores[i] for name, scores in values.items()},
+                "metrics": {name: scores[i] for name, scores in values.items() if scores is not None},
                 "seed": self._seed,
                 "model": self._name,
             }

@@ -9,7 +9,7 @@ pytest.importorskip("seqio")
 from iml.bench import registry
 from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
-from iml.evaluation.metrics import METRICS
+from iml.evaluation.metrics import final_answer
 from tasks import bbh
 from tests.stores import make_store
 from tests.tasks.evaluation_only import empty_registries, lm_eval_tasks, manifest, read, splits  # noqa: F401
@@ -83,7 +83,7 @@ def test_exemplars_are_those_of_lm_evaluation_harness(real_data):
 
 
 def test_reasoning_is_scored_by_its_answer(real_data):
-    score = METRICS["final_answer"]
+    score = final_answer
     bbh.register(str(real_data))
     for path in sorted((real_data / "bbh" / "cot-prompts").glob("*.txt")):
         _, exemplars = bbh.read_prompt(str(path))
@@ -121,7 +121,7 @@ def test_reasoning_is_scored_by_its_answer(real_data):
     ],
 )
 def test_final_answer(prediction, reference, right):
-    assert METRICS["final_answer"](prediction, [reference]) == 100.0 * right
+    assert final_answer(prediction, [reference]) == 100.0 * right
 
 
 def test_a_task_without_a_prompt_file_has_no_exemplars(tmp_path):

@@ -9,7 +9,7 @@ pytest.importorskip("seqio")
 from iml.bench import registry
 from iml.bench.levels import load_split_scheme
 from iml.errors import InputError
-from iml.evaluation.metrics import METRICS
+from iml.evaluation.metrics import final_answer
 from tasks import zero_shot_cot
 from tests.tasks.evaluation_only import empty_registries, manifest, read, splits  # noqa: F401
 
@@ -36,9 +36,9 @@ def test_every_genuine_file_is_read(real_data):
                     and example.source
                     and not example.rationale
                 )
-                assert METRICS["final_answer"](f"Well. So the answer is {example.references[1]}.",
+                assert final_answer(f"Well. So the answer is {example.references[1]}.",
                                                example.references) == 100.0  # fmt: skip
-                assert METRICS["final_answer"]("The answer is something else.", example.references) == 0.0
+                assert final_answer("The answer is something else.", example.references) == 0.0
     assert len(counts) == len(zero_shot_cot.definitions())
     assert counts["zero_shot_cot.svamp"] + counts["zero_shot_cot.mawps_asdiv_a"] == groups["svamp"]
     assert counts["zero_shot_cot.asdiv"] == groups["asdiv"]

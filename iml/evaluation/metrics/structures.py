@@ -1,0 +1,78 @@
+"""Metrics of answers that name structures: sets of answers, dialogue states, queries (UnifiedSKG)."""
+
+from __future__ import annotations
+
+import re
+
+from iml.evaluation.metrics.base import best
+
+_FLOAT = re.compile(r"[+-]\d+\.?\d*|\d*\.?\d*")
+#: A slot with such a value is one that was not filled.
+_UNFILLED = ("not mentioned", "none")
+_QUERY_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[<>!]=|\w+(?:\.\w+)*|\S")
+
+
+@best
+def denotation(prediction: str, reference: str) -> float:
+    """Whether both list the same answers, in any order (UnifiedSKG, `metrics/unified/evaluator.py`).
+
+    Answers are parted by a comma and a space; numbers are compared as floats.
+    """
+    return 100.0 * (_answers(prediction) == _answers(reference))
+
+
+@best
+def joint_goal(prediction: str, reference: str) -> float:
+    """Joint goal accuracy: whether all filled slots of a dialogue state agree (UnifiedSKG, after TRADE).
+
+    A state lists "domain slot value", parted by a comma and a space; what is "none" or "not mentioned" is not
+    filled (`metrics/multiwoz/evaluator.py`).
+    """
+    return 100.0 * (_state(prediction) == _state(reference))
+
+
+@best
+def slot_f1(prediction: str, reference: str) -> float:
+    """F1 of the filled slots with their values; of two empty states 100 (UnifiedSKG's "Joint F1")."""
+    found, right = _state(prediction), _state(reference)
+    if not found or not right:
+        return 100.0 * (found == right)
+    return 200.0 * len(found & right) / (len(found) + len(right))
+
+
+@best
+def query_match(prediction: str, reference: str) -> float:
+    """Whether two queries have the same tokens: white space, case outside quotation marks, the kind of quotation
+    marks and a semicolon at the end do not count.
+
+    Stricter than Spider's exact set match, which forgives the order of conditions and all values, and needs
+    the schema.
+    """
+    return 100.0 * (_query(prediction) == _query(reference))
+
+
+def _answers(text: str) -> list[str]:
+    return sorted(_plain_number(part.strip()) for part in text.split(", "))
+
+
+def _plain_number(text: str) -> str:
+    return str(float(text)) if text not in ("", ".") and _FLOAT.fullmatch(text) else text
+
+
+def _state(text: str) -> frozenset[str]:
+    slots = set()
+    for part in text.split(", "):
+        words = part.split(" ")
+        if len(words) < 2:
+            continue
+        # "hotel book stay 3": the slot is named by two words.
+        named = 3 if words[1] == "book" else 2
+        slot = "-".join((words[0], " ".join(words[1:named]), " ".join(words[named:])))
+        if not any(word in slot for word in _UNFILLED):
+            slots.add(slot)
+    return frozenset(slots)
+
+
+def _query(text: str) -> list[str]:
+    tokens = _QUERY_TOKEN.findall(text.strip().removesuffix(";"))
+    return [f"'{token[1:-1]}'" if token[0] in "'\"" and len(token) > 1 else token.lower() for token in tokens]
