@@ -1,64 +1,46 @@
 """From predictions to scores of tasks, categories and levels (paper, section 4.1).
 
-A task's score is the mean of its card's first metric over its prompts, all templates alike. Then means of
-means: subtypes -> parent task -> the same task in several benchmarks -> category -> level; each number of shots
-on its own, and at last the mean over these. `docs/metrics.md` tells the rule with an example.
+A task's score is its card's first metric over its prompts. Then means of means (`units`); each number of shots on
+its own, and at last the mean over these. `docs/metrics.md` tells the rule with an example, and what scores.json
+holds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from iml.bench.card import TaskCard
-from iml.bench.levels import LEVELS
 from iml.errors import InputError
-from iml.evaluation.metrics import accuracy
+from iml.evaluation.calibration import calibrate
+from iml.evaluation.metrics import METRICS, Answer, accuracy
+from iml.evaluation.metrics.base import CorpusMetric
+from iml.evaluation.metrics.labels import probabilities
+from iml.evaluation.uncertainty import RESAMPLES, interval
+from iml.evaluation.units import (
+    Measure,
+    Prediction,
+    Unit,
+    by_level,
+    group,
+    join_benchmarks,
+    join_categories,
+    join_parents,
+    mean,
+    task_unit,
+)
 
 #: The key beside the numbers of shots that holds the mean over them.
 AVERAGE = "average"
-RESAMPLES = 500
-#: Bounds of the 95 % interval.
-_QUANTILES = (0.025, 0.975)
-#: Examples drawn at a time, all resamples together: 32 MiB.
-_BLOCK = 1 << 22
+#: The scorer whose scores become probabilities where the header names none.
+_SCORER = "sum_eos"
 
-Prediction = Mapping[str, Any]
 Cells = dict[str, dict[str, Any]]
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """A task, or several that are averaged, with the scores at each number of shots.
-
-    Attributes:
-      level, category: where it counts.
-      benchmarks: the benchmarks its tasks are from, sorted.
-      source: the data set all its tasks are from, in lower case, or "".
-      name: of the task, or of what joins them.
-      parent: of the task, or "".
-      tasks: names of the tasks.
-      values: by shots, float64 [1 + resamples]: the mean, then the means of the resamples.
-      examples: by shots, how many underlying examples.
-    """
-
-    level: str
-    category: str
-    benchmarks: tuple[str, ...]
-    source: str
-    name: str
-    parent: str
-    tasks: tuple[str, ...]
-    values: Mapping[int, np.ndarray]
-    examples: Mapping[int, int]
 
 
 def aggregate(
@@ -80,7 +62,7 @@ def aggregate(
       predictions: of `iml.evaluation.runner`, in any order.
       cards: by task.
       levels: by task.
-      header: what the predictions depend on; passed through.
+      header: what the predictions depend on; passed through. Its suite's primary scorer gives probabilities.
       failures: by task left out, the reason; passed through.
       resamples: of the bootstrap.
       seed: of the bootstrap.
@@ -90,183 +72,104 @@ def aggregate(
       categories, benchmarks: {level: {name: cells}}
       groups: {level: [{name, category, benchmarks, tasks, cells}]}, the parents and what was joined over
         benchmarks
-      tasks: {task: {level, category, benchmark, metric, cells, metrics, scorers, prompts, flags}}
+      tasks: {task: {level, category, benchmark, source, parent, metric, cells, metrics, scorers, templates,
+        calibration, prompts, flags}}
       scorers: {scorer: {level: cells}}, accuracy over the ranked tasks by each scorer's choice
+      calibration: {level: {shots: calibration}}, over all ranked prompts of a level
+      robustness: {level: {shots: {tasks, std, range}}}, means over the tasks that have several templates
       shots, header, failures
 
     Raises:
       InputError: there are no predictions, or one lacks its task's metric.
     """
-    by_task = _group(predictions, lambda line: line["task"])
+    by_task = group(predictions, lambda line: line["task"])
     if not by_task:
         raise InputError("there are no predictions to aggregate")
+    scorer = (header or {}).get("suite", {}).get("primary_scorer", _SCORER)
     shots = sorted({line["shots"] for lines in by_task.values() for line in lines})
     units: list[Unit] = []
-    by_scorer: dict[str, list[Unit]] = defaultdict(list)
+    by_scorer: dict[str, list[Unit]] = {}
     tasks = {}
     for name, lines in by_task.items():
-        card, level, metric = cards[name], levels[name], cards[name].metrics[0]
-        unit = _task_unit(card, level, lines, partial(_metric, name=metric), resamples, seed)
+        card, level = cards[name], levels[name]
+        main = measure(card.metrics[0], scorer)
+        unit = task_unit(card, level, lines, main, resamples, seed)
         units.append(unit)
         ranked = [line for line in lines if line["picks"]]
-        scorers = sorted({scorer for line in ranked for scorer in line["picks"]})
-        for scorer in scorers:
-            by_scorer[scorer].append(
-                _task_unit(card, level, ranked, partial(_picked, scorer=scorer), 0, seed)
-            )
+        picks = {
+            found: task_unit(card, level, ranked, _picked(found), 0, seed)
+            for found in sorted({scorer for line in ranked for scorer in line["picks"]})
+        }
+        for found, picked in picks.items():
+            by_scorer.setdefault(found, []).append(picked)
+        others = {m: task_unit(card, level, lines, measure(m, scorer), 0, seed) for m in card.metrics[1:]}
         tasks[name] = {
             "level": level,
             "category": card.category,
             "benchmark": card.benchmark,
-            "metric": metric,
-            "cells": _cells(unit, shots),
-            "metrics": {m: _plain_means(lines, partial(_metric, name=m)) for m in card.metrics},
-            "scorers": {s: _plain_means(ranked, partial(_picked, scorer=s)) for s in scorers},
+            "source": card.source,
+            "parent": card.parent,
+            "metric": card.metrics[0],
+            "cells": cells(unit, shots),
+            "metrics": {m: _plain(found) for m, found in ({card.metrics[0]: unit} | others).items()},
+            "scorers": {found: _plain(picked) for found, picked in picks.items()},
+            "templates": _spread(
+                lines, partial(task_unit, card, level, measure=main, resamples=0, seed=seed)
+            ),
+            "calibration": _calibration(ranked, scorer),
             "prompts": len(lines),
             "flags": dict(sorted(Counter(flag for line in lines for flag in _flags(line)).items())),
         }
-    parents = _join_parents(units)
-    joined = _join_benchmarks(parents)
+    parents = join_parents(units)
+    joined = join_benchmarks(parents)
     groups = [unit for unit in parents if len(unit.tasks) > 1]
     groups += [unit for unit in joined if len(unit.benchmarks) > 1]
+    lines_of = group(
+        (line for lines in by_task.values() for line in lines), lambda line: levels[line["task"]]
+    )
     return {
         "header": dict(header or {}),
         "shots": shots,
         "levels": _level_cells(joined, shots),
         "categories": {
-            level: {unit.category: _cells(unit, shots) for unit in _join_categories(rows)}
-            for level, rows in _by_level(joined).items()
+            level: {unit.category: cells(unit, shots) for unit in join_categories(rows)}
+            for level, rows in by_level(joined).items()
         },
-        "benchmarks": {level: _benchmark_cells(rows, shots) for level, rows in _by_level(parents).items()},
+        "benchmarks": {level: _benchmark_cells(rows, shots) for level, rows in by_level(parents).items()},
         "groups": {
-            level: [_describe(unit, shots) for unit in rows] for level, rows in _by_level(groups).items()
+            level: [_describe(unit, shots) for unit in rows] for level, rows in by_level(groups).items()
         },
         "tasks": tasks,
         "scorers": {
-            scorer: _level_cells(_join_benchmarks(_join_parents(rows)), shots)
-            for scorer, rows in sorted(by_scorer.items())
+            found: _level_cells(join_benchmarks(join_parents(rows)), shots)
+            for found, rows in sorted(by_scorer.items())
+        },
+        "calibration": {
+            level: _calibration([line for line in lines_of[level] if line["picks"]], scorer)
+            for level in by_level(units)
+        },
+        "robustness": {
+            level: _robustness([tasks[unit.name]["templates"] for unit in rows])
+            for level, rows in by_level(units).items()
         },
         "failures": dict(sorted((failures or {}).items())),
     }
 
 
-def _task_unit(
-    card: TaskCard,
-    level: str,
-    lines: Sequence[Prediction],
-    score: Callable[[Prediction], float],
-    resamples: int,
-    seed: int,
-) -> Unit:
-    """A task's mean scores, and their means over resampled examples.
-
-    An example is drawn with all its prompts and all numbers of shots, for these are not independent.
-    """
-    shots = sorted({line["shots"] for line in lines})
-    uids = sorted({line["uid"] for line in lines})
-    column = {number: i for i, number in enumerate(shots)}
-    row = {uid: i for i, uid in enumerate(uids)}
-    # The order of lines must not matter, not even to the last bit.
-    found = sorted((row[line["uid"]], column[line["shots"]], score(line)) for line in lines)
-    index = tuple(np.array([entry[:2] for entry in found]).T)
-    totals, counts = np.zeros((2, len(uids), len(shots)))
-    np.add.at(totals, index, [entry[2] for entry in found])
-    np.add.at(counts, index, 1.0)
-    means = totals.sum(axis=0) / counts.sum(axis=0)
-    samples = _resample(totals, counts, means, resamples, np.random.default_rng([seed, _hash(card.name)]))
-    return Unit(
-        level=level,
-        category=card.category,
-        benchmarks=(card.benchmark,),
-        source=_data_set(card.source),
-        name=card.name,
-        parent=card.parent,
-        tasks=(card.name,),
-        values={number: np.append(means[i], samples[:, i]) for number, i in column.items()},
-        examples={number: int((counts[:, i] > 0).sum()) for number, i in column.items()},
-    )
-
-
-def _resample(
-    totals: np.ndarray, counts: np.ndarray, means: np.ndarray, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Means [resamples, shots] over as many examples drawn with replacement as there are.
+def measure(name: str, scorer: str = _SCORER) -> Measure:
+    """How a metric measures prediction lines: by the values in them, or a corpus metric by the answers.
 
     Args:
-      totals, counts: [examples, shots].
-      means: [shots]; stand in where none of the examples drawn has a prompt at some number of shots.
+      scorer: whose scores become probabilities.
     """
-    size = len(totals)
-    block = max(1, _BLOCK // size)
-    parts = [np.zeros((0, totals.shape[1]))]
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = rng.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
-        weight = times @ counts
-        parts.append(np.where(weight > 0, times @ totals / np.maximum(weight, 1.0), means))
-    return np.concatenate(parts)
+    metric = METRICS.get(name)
+    if not isinstance(metric, CorpusMetric):
+        return _by_line(partial(_metric, name=name))
+    return Measure(lambda lines: metric.statistics([_answer(line, scorer) for line in lines]), metric)
 
 
-def _hash(name: str) -> int:
-    """A task's own stream of random numbers, whatever other tasks there are."""
-    return zlib.crc32(name.encode("utf-8", "surrogatepass"))
-
-
-def _data_set(source: str) -> str:
-    """The data set that a card's source names: `super_glue/copa (a note)` and `COPA` are both `copa`."""
-    return source.partition(" (")[0].strip().rpartition("/")[-1].casefold()
-
-
-def _join_parents(units: Sequence[Unit]) -> list[Unit]:
-    """Subtypes of one parent in one benchmark become one unit."""
-    groups = _group(
-        units,
-        lambda unit: (
-            unit.level,
-            unit.category,
-            unit.benchmarks,
-            bool(unit.parent),
-            unit.parent or unit.name,
-        ),
-    )
-    return [_mean(rows, rows[0].parent or rows[0].name) for rows in groups.values()]
-
-
-def _join_benchmarks(units: Sequence[Unit]) -> list[Unit]:
-    """Units of one data set and category in several benchmarks become one unit, benchmarks counting alike."""
-    joined = []
-    for (_, _, source), rows in _group(units, lambda unit: (unit.level, unit.category, unit.source)).items():
-        benchmarks = _group(rows, lambda unit: unit.benchmarks)
-        if source and len(benchmarks) > 1:
-            joined.append(_mean([_mean(part, source) for part in benchmarks.values()], source))
-        else:
-            joined.extend(rows)
-    return joined
-
-
-def _join_categories(units: Sequence[Unit]) -> list[Unit]:
-    groups = _group(units, lambda unit: (unit.level, unit.category))
-    return [_mean(rows, category) for (_, category), rows in groups.items()]
-
-
-def _mean(units: Sequence[Unit], name: str) -> Unit:
-    """The mean of units of one level; at each number of shots, of those that have it."""
-    shots = sorted({number for unit in units for number in unit.values})
-    having = {number: [unit for unit in units if number in unit.values] for number in shots}
-    sources = {unit.source for unit in units}
-    return dataclasses.replace(
-        units[0],
-        benchmarks=tuple(sorted({benchmark for unit in units for benchmark in unit.benchmarks})),
-        source=sources.pop() if len(sources) == 1 else "",
-        name=name,
-        tasks=tuple(sorted(task for unit in units for task in unit.tasks)),
-        values={n: np.mean([unit.values[n] for unit in rows], axis=0) for n, rows in having.items()},
-        examples={n: sum(unit.examples[n] for unit in rows) for n, rows in having.items()},
-    )
-
-
-def _cells(unit: Unit, shots: Sequence[int]) -> Cells:
+def cells(unit: Unit, shots: Sequence[int]) -> Cells:
+    """The cells of a unit, by shots."""
     values = {str(number): unit.values[number] for number in unit.values}
     examples = {str(number): unit.examples[number] for number in unit.values}
     if set(unit.values) == set(shots):
@@ -275,7 +178,7 @@ def _cells(unit: Unit, shots: Sequence[int]) -> Cells:
     return {
         key: {
             "mean": float(found[0]),
-            **dict(zip(("low", "high"), _interval(found[1:]), strict=True)),
+            **dict(zip(("low", "high"), interval(found[1:]), strict=True)),
             "tasks": len(unit.tasks),
             "examples": examples[key],
         }
@@ -283,23 +186,16 @@ def _cells(unit: Unit, shots: Sequence[int]) -> Cells:
     }
 
 
-def _interval(samples: np.ndarray) -> tuple[float | None, float | None]:
-    if not len(samples):
-        return None, None
-    low, high = np.quantile(samples, _QUANTILES)
-    return float(low), float(high)
-
-
 def _level_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
     return {
-        level: _cells(_mean(_join_categories(rows), level), shots) for level, rows in _by_level(units).items()
+        level: cells(mean(join_categories(rows), level), shots) for level, rows in by_level(units).items()
     }
 
 
 def _benchmark_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
     """Of units before they are joined over benchmarks: a benchmark's mean over its categories."""
-    groups = _group(units, lambda unit: unit.benchmarks[0])
-    return {name: _cells(_mean(_join_categories(rows), name), shots) for name, rows in groups.items()}
+    groups = group(units, lambda unit: unit.benchmarks[0])
+    return {name: cells(mean(join_categories(rows), name), shots) for name, rows in groups.items()}
 
 
 def _describe(unit: Unit, shots: Sequence[int]) -> dict[str, Any]:
@@ -308,23 +204,17 @@ def _describe(unit: Unit, shots: Sequence[int]) -> dict[str, Any]:
         "category": unit.category,
         "benchmarks": list(unit.benchmarks),
         "tasks": list(unit.tasks),
-        "cells": _cells(unit, shots),
+        "cells": cells(unit, shots),
     }
 
 
-def _by_level(units: Sequence[Unit]) -> dict[str, list[Unit]]:
-    """Units by level, the levels in their own order."""
-    groups = _group(units, lambda unit: unit.level)
-    order = sorted(groups, key=lambda level: (LEVELS.index(level) if level in LEVELS else len(LEVELS), level))
-    return {level: groups[level] for level in order}
+def _by_line(score: Callable[[Prediction], float]) -> Measure:
+    return Measure(lambda lines: np.array([[score(line)] for line in lines], np.float64))
 
 
-def _group(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    """Items by key, keys in ascending order."""
-    groups = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return dict(sorted(groups.items()))
+def _picked(scorer: str) -> Measure:
+    """Accuracy of a scorer's choice."""
+    return _by_line(lambda line: accuracy(line["candidates"][line["picks"][scorer]], line["references"]))
 
 
 def _metric(line: Prediction, name: str) -> float:
@@ -334,15 +224,67 @@ def _metric(line: Prediction, name: str) -> float:
         raise InputError(f"a prediction of {line['task']} lacks this metric", field=name) from error
 
 
-def _picked(line: Prediction, scorer: str) -> float:
-    """Accuracy of a scorer's choice."""
-    return accuracy(line["candidates"][line["picks"][scorer]], line["references"])
+def _answer(line: Prediction, scorer: str) -> Answer:
+    scores = line.get("scores", {}).get(scorer, ())
+    return Answer(line["prediction"], line["references"], line["candidates"], scores, line["uid"])
 
 
-def _plain_means(lines: Sequence[Prediction], score: Callable[[Prediction], float]) -> dict[str, float]:
-    """By shots, the mean over prompts."""
-    groups = _group(lines, lambda line: line["shots"])
-    return {str(shots): math.fsum(map(score, rows)) / len(rows) for shots, rows in groups.items()}
+def _plain(unit: Unit) -> dict[str, float]:
+    """By shots, the score alone."""
+    return {str(shots): float(found[0]) for shots, found in unit.values.items()}
+
+
+def _spread(lines: Sequence[Prediction], score: Callable[..., Unit]) -> dict[str, dict[str, float]]:
+    """By shots, how far the templates' scores lie apart; only of tasks with several templates."""
+    templates = group(lines, lambda line: line.get("template") or "")
+    if len(templates) < 2:
+        return {}
+    found = [_plain(score(lines=rows)) for rows in templates.values()]
+    spread = {}
+    for shots in sorted({key for scores in found for key in scores}, key=int):
+        scores = [values[shots] for values in found if shots in values]
+        spread[shots] = {
+            "templates": len(scores),
+            "min": min(scores),
+            "max": max(scores),
+            "std": float(np.std(scores)),
+        }
+    return spread
+
+
+def _robustness(spreads: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """By shots, the mean of tasks' spreads over their templates."""
+    found = {}
+    for shots in sorted({key for spread in spreads for key in spread}, key=int):
+        rows = [spread[shots] for spread in spreads if shots in spread]
+        found[shots] = {
+            "tasks": len(rows),
+            "std": float(np.mean([row["std"] for row in rows])),
+            "range": float(np.mean([row["max"] - row["min"] for row in rows])),
+        }
+    return found
+
+
+def _calibration(lines: Sequence[Prediction], scorer: str) -> dict[str, dict[str, Any]]:
+    """By shots, the calibration of the ranked answers whose scores are kept and finite."""
+    found = {}
+    for shots, rows in group(lines, lambda line: line["shots"]).items():
+        rows = [line for line in rows if _finite(line.get("scores", {}).get(scorer))]
+        # The order of lines must not matter, not even to the last bit.
+        choices = sorted(
+            (
+                float(max(probabilities(line["scores"][scorer]))),
+                accuracy(line["prediction"], line["references"]) > 0,
+            )
+            for line in rows
+        )
+        if choices:
+            found[str(shots)] = calibrate(*zip(*choices, strict=True))
+    return found
+
+
+def _finite(scores: Sequence[float] | None) -> bool:
+    return bool(scores) and all(map(math.isfinite, scores))
 
 
 def _flags(line: Prediction) -> list[str]:
