@@ -23,6 +23,7 @@ from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
 from iml.models.config import OPTConfig
+from iml.training import distributed as processes
 from iml.training import tunings
 from iml.training.mesh import MeshConfig
 from iml.training.optimizer import AdamConfig
@@ -41,6 +42,7 @@ FLAGS = {
     "cache_tokens": "keep the token ids of this many draws (default an epoch) in train.cache_dir, and end",
     "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
     "doctor": "examine the machine: devices, attention, leak probe, 20 timed steps; and end",
+    "distributed": "join the run's other processes as SLURM, a Cloud TPU pod or Kubernetes names them",
     "coordinator_address": "host:port of process 0, for a run of several processes",
     "num_processes": "how many processes the run has",
     "process_id": "the number of this process, from 0",
@@ -95,6 +97,7 @@ def train(
     show_lanes: str = "0",
     cache_tokens: str | None = None,
     doctor: bool = False,
+    distributed: bool = False,
     coordinator_address: str | None = None,
     num_processes: str | None = None,
     process_id: str | None = None,
@@ -136,6 +139,7 @@ def train(
       show_lanes: rows to print.
       cache_tokens: keep the token ids of so many draws, and end.
       doctor: examine the machine, and end.
+      distributed: see `--help`.
       coordinator_address: see `--help`.
       num_processes: see `--help`.
       process_id: see `--help`.
@@ -174,89 +178,92 @@ def train(
         parts = (model, optimizer, mesh, rules, steps, batch_size, length, microbatches, segments)
         precompile(Job(*parts, target_budget, tuning), topology.split(","), console, suggest, output)
         return {}
-    vocabulary = Vocabulary(os.fspath(vocabulary_dir))
-    if vocabulary.size > model.vocab_size:
-        raise InputError(
-            f"the vocabulary has {vocabulary.size} entries, the model only {model.vocab_size}",
-            field="OPTConfig.vocab_size",
-            remedy=f"Bind OPTConfig.vocab_size = {vocabulary.padded_size}",
+    watch = None
+    if distributed or coordinator_address or num_processes or process_id:
+        watch = _join(distributed, coordinator_address, num_processes, process_id)
+    with processes.together(watch):
+        vocabulary = Vocabulary(os.fspath(vocabulary_dir))
+        if vocabulary.size > model.vocab_size:
+            raise InputError(
+                f"the vocabulary has {vocabulary.size} entries, the model only {model.vocab_size}",
+                field="OPTConfig.vocab_size",
+                remedy=f"Bind OPTConfig.vocab_size = {vocabulary.padded_size}",
+            )
+        store = ExampleStore(store_dir)
+        stream = TrainStream(
+            store,
+            vocabulary,
+            mixture,
+            prompt_format,
+            batch_size,
+            length,
+            seed=seed,
+            segments=segments,
+            target_budget=target_budget,
+            strict=strict,
+            cache_dir=cache_dir,
         )
-    store = ExampleStore(store_dir)
-    stream = TrainStream(
-        store,
-        vocabulary,
-        mixture,
-        prompt_format,
-        batch_size,
-        length,
-        seed=seed,
-        segments=segments,
-        target_budget=target_budget,
-        strict=strict,
-        cache_dir=cache_dir,
-    )
-    if cache_tokens is not None:
-        _cache(console, stream, cache_dir, cache_tokens)
-        return {}
-    if show_step is not None:
-        _show(console, stream, run_dir, show_step, show_lanes)
-        return {}
+        if cache_tokens is not None:
+            _cache(console, stream, cache_dir, cache_tokens)
+            return {}
+        if show_step is not None:
+            _show(console, stream, run_dir, show_step, show_lanes)
+            return {}
 
-    if coordinator_address or num_processes or process_id:
-        _join(coordinator_address, num_processes, process_id)
-    import jax
+        import jax
 
-    from iml.models.opt import OPT
-    from iml.training import loop, partition
-    from iml.training import mesh as mesh_lib
-    from iml.training import optimizer as optimizer_lib
-    from iml.training import step as step_lib
-    from iml.training.tuning import make_tuning
+        from iml.models.opt import OPT
+        from iml.training import loop, partition
+        from iml.training import mesh as mesh_lib
+        from iml.training import optimizer as optimizer_lib
+        from iml.training import step as step_lib
+        from iml.training.tuning import make_tuning
 
-    device_mesh = mesh_lib.make_mesh(mesh)
-    step_lib.check_batch_size(batch_size, microbatches, device_mesh)
-    rows = partition.shard_batch(device_mesh)
-    network = OPT(
-        model,
-        constrain=lambda x: jax.lax.with_sharding_constraint(x, rows),
-        spread=partition.spread_attention(device_mesh),
-        platform=device_mesh.devices.flat[0].platform,
-    )
-    chosen = make_tuning(tuning)
-    trained_axes, _ = chosen.split(network.logical_axes())
-    update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes)
-    layout = step_lib.lay_out(network, update, rules, device_mesh, chosen)
-    setup = loop.Setup(
-        model=network,
-        stream=stream,
-        mesh=device_mesh,
-        layout=layout,
-        tuning=chosen,
-        optimizer=optimizer,
-        microbatches=microbatches,
-        steps=steps,
-        seed=seed,
-        run_dir=os.fspath(run_dir),
-        checkpoint_period=checkpoint_period,
-        keep=keep,
-        log_period=log_period,
-        data_threads=data_threads,
-        meta={
-            "model": model.to_json(),
-            "tuning": tunings.to_json(tuning),
-            "fingerprints": _fingerprints(model, tuning, stream),
-            "config": configuration.operative(),
-        },
-    )
-    if jax.process_index() == 0:
-        _describe(console, setup, dry_run)
-    if dry_run:
-        return {}
-    if doctor:
-        from iml.training.doctor import examine
+        device_mesh = mesh_lib.make_mesh(mesh)
+        step_lib.check_batch_size(batch_size, microbatches, device_mesh)
+        rows = partition.shard_batch(device_mesh)
+        network = OPT(
+            model,
+            constrain=lambda x: jax.lax.with_sharding_constraint(x, rows),
+            spread=partition.spread_attention(device_mesh),
+            platform=device_mesh.devices.flat[0].platform,
+        )
+        chosen = make_tuning(tuning)
+        trained_axes, _ = chosen.split(network.logical_axes())
+        update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes)
+        layout = step_lib.lay_out(network, update, rules, device_mesh, chosen)
+        setup = loop.Setup(
+            model=network,
+            stream=stream,
+            mesh=device_mesh,
+            layout=layout,
+            tuning=chosen,
+            optimizer=optimizer,
+            microbatches=microbatches,
+            steps=steps,
+            seed=seed,
+            run_dir=os.fspath(run_dir),
+            checkpoint_period=checkpoint_period,
+            keep=keep,
+            log_period=log_period,
+            data_threads=data_threads,
+            watch=watch,
+            meta={
+                "model": model.to_json(),
+                "tuning": tunings.to_json(tuning),
+                "fingerprints": _fingerprints(model, tuning, stream),
+                "config": configuration.operative(),
+            },
+        )
+        if jax.process_index() == 0:
+            _describe(console, setup, dry_run)
+        if dry_run:
+            return {}
+        if doctor:
+            from iml.training.doctor import examine
 
-        return examine(setup, console)
-    return _run(console, setup, init_from, vocabulary_dir, leak_probe)
+            return examine(setup, console)
+        return _run(console, setup, init_from, vocabulary_dir, leak_probe)
 
 
 def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: str, leak_probe: bool):
@@ -465,16 +472,20 @@ def _fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStrea
     )
 
 
-def _join(address: str | None, processes: str | None, process: str | None) -> None:
+def _join(
+    detect: bool, address: str | None, count: str | None, process: str | None
+) -> processes.Watch | None:
     """Joins the other processes of the run."""
-    if address is None or processes is None or process is None:
+    given = (address, count, process)
+    if not detect and None in given:
         raise InputError(
-            "a run of several processes needs --coordinator_address, --num_processes and --process_id"
+            "a run of several processes needs --coordinator_address, --num_processes and --process_id",
+            remedy="Or --distributed, where SLURM, a Cloud TPU pod or Kubernetes says them",
         )
-    import jax
-
-    jax.distributed.initialize(
-        address, _whole_number(processes, "--num_processes"), _whole_number(process, "--process_id")
+    return processes.join(
+        address,
+        None if count is None else _whole_number(count, "--num_processes"),
+        None if process is None else _whole_number(process, "--process_id"),
     )
 
 

@@ -15,11 +15,10 @@ from rich.console import Console
 
 from iml.data.stream import StreamState, TrainStream
 from iml.models.opt import OPT
-from iml.training import checkpoints, feed, flops, metrics, optimizer, partition, step
+from iml.training import checkpoints, distributed, feed, flops, metrics, optimizer, partition, step
+from iml.training.distributed import REQUEUE
 from iml.training.tuning import Tuning
 
-#: Status of a process that was asked to end (SIGTERM), has saved and wants to be started again: EX_TEMPFAIL.
-REQUEUE = 75
 #: Steps that the devices may lag behind the host.
 _AHEAD = 2
 
@@ -44,6 +43,7 @@ class Setup:
       log_period: steps between records.
       data_threads: threads that make batches.
       meta: what every checkpoint says besides step and stream: model, fingerprints, gin text.
+      watch: over the other processes of the run.
     """
 
     model: OPT
@@ -61,6 +61,7 @@ class Setup:
     log_period: int
     data_threads: int
     meta: Mapping[str, Any]
+    watch: distributed.Watch | None = None
 
     def make_optimizer(self):
         trained, _ = self.tuning.split(self.model.logical_axes())
@@ -104,15 +105,17 @@ class Trainer:
         in_flight: collections.deque[Any] = collections.deque()
         batches = feed.feed(setup.stream, self._stream_state, setup.mesh, setup.data_threads)
         try:
-            with _on_sigterm(self._stop):
+            with _on_sigterm(self._stop), distributed.together(setup.watch):
                 if done == 0:
                     checkpoints.save_frozen(setup.run_dir, self._frozen)
                     # What evaluation compares with; and a folder that cannot be written to is found out now.
                     self._save(keeper, 0)
                 for fed in batches:
+                    # Waiting costs nothing as long as the devices have work.
+                    starved = not in_flight or in_flight[-1].is_ready()
                     self._state, result = train_step(self._state, self._frozen, fed.batch, key)
                     self._stream_state, done = fed.after, done + 1
-                    log.add(result, fed.waited)
+                    log.add(result, fed.waited if starved else 0.0)
                     in_flight.append(result["loss_sum"])
                     if len(in_flight) > _AHEAD:
                         in_flight.popleft().block_until_ready()
@@ -133,7 +136,9 @@ class Trainer:
             finally:
                 log.close()
         if stopping and done < setup.steps:
-            self._console.print(f"stopped after step {done}, saved; status {REQUEUE} asks for another start")
+            if jax.process_index() == 0:
+                told = f"stopped after step {done}, saved; status {REQUEUE} asks for another start"
+                self._console.print(told)
             raise SystemExit(REQUEUE)
         return log.last
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from iml.training.distributed import REQUEUE
 from tests.training import tiny
 
 RUN = {"steps": 60, "checkpoint_period": 20, "log_period": 10}
@@ -21,16 +22,19 @@ def test_killed_and_resumed_runs_are_bit_equal_on_any_threads_and_processes(tmp_
     tiny.finish(tiny.start(straight, devices=2, **RUN))
     expected = tiny.digest(straight / "run")
 
-    tiny.finish(tiny.start(killed, devices=2, kill_at=(27, 20), data_threads=1, **RUN), status=-9)
+    tiny.finish(tiny.start(killed, devices=2, strike_at=(27, 20, "kill"), data_threads=1, **RUN), status=-9)
     assert max(tiny.steps(killed / "run")) == 20
     tiny.finish(tiny.start(killed, devices=2, data_threads=4, **RUN))
     assert tiny.digest(killed / "run") == expected
     assert logged_steps(killed / "run") == logged_steps(straight / "run") == [10, 20, 30, 40, 50, 60]
 
     # The same mesh of two devices, one in each of two processes; then back to one process.
-    tiny.finish(*tiny.start_many(spread, 2, kill_at=(27, 20), **RUN), status=-9)
+    # The process that is killed takes the other one along.
+    survivor, victim = tiny.start_many(spread, 2, strike_at=(27, 20, "kill", 1), **RUN)
+    tiny.finish(victim, status=-9)
+    tiny.finish(survivor, status=REQUEUE)
     assert max(tiny.steps(spread / "run")) == 20
-    tiny.finish(tiny.start(spread, devices=2, kill_at=(47, 40), **RUN), status=-9)
+    tiny.finish(tiny.start(spread, devices=2, strike_at=(47, 40, "kill"), **RUN), status=-9)
     tiny.finish(*tiny.start_many(spread, 2, **RUN))
     assert tiny.digest(spread / "run") == expected
     assert logged_steps(spread / "run") == [10, 20, 30, 40, 50, 60]

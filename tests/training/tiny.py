@@ -110,21 +110,66 @@ def steps(run: pathlib.Path) -> tuple[int, ...]:
     return complete_steps(run)
 
 
-def kill_at(folder: pathlib.Path, step: int, saved: int) -> None:
-    """Makes this process kill itself, as by `kill -9`, before a step, once an earlier one has been saved."""
+def strike_at(folder: pathlib.Path, step: int, saved: int, deed: str, process: int | None = None) -> None:
+    """Makes something happen in this process, or in one of several, before a step, once one is saved.
+
+    Args:
+      folder: the run's.
+      step: before which step.
+      saved: the checkpoint that is waited for first.
+      deed: "kill" for `kill -9`, "term" for SIGTERM, "fail" for an example that cannot be read.
+      process: the number of the process; None for every one.
+    """
+    from iml.errors import InputError
     from iml.training import feed
 
     original = feed.feed
 
-    def deadly(stream, state, *arguments, **options):
+    def struck(stream, state, *arguments, **options):
+        import jax
+
         for number, fed in enumerate(original(stream, state, *arguments, **options), start=state.step):
-            if number == step:
+            if number == step and process in (None, jax.process_index()):
                 while not (folder / "run" / "checkpoints" / str(saved)).exists():
                     time.sleep(0.01)
-                os.kill(os.getpid(), signal.SIGKILL)
+                if deed == "fail":
+                    raise InputError("an example cannot be read")
+                os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[deed])
             yield fed
 
-    feed.feed = deadly
+    feed.feed = struck
+
+
+def record_rows(path: pathlib.Path) -> None:
+    """Makes this process note the step, lane and digest of every row that it reads of the stream."""
+    from iml.data.stream import TrainStream
+
+    original = TrainStream.batches
+
+    def recorded(self, state, lanes=None, **options):
+        wanted = sorted(range(self.batch_size) if lanes is None else lanes)
+        with path.open("a") as file:
+            for batch, after in original(self, state, wanted, **options):
+                for place, lane in enumerate(wanted):
+                    row = hashlib.sha256(
+                        batch["tokens"][place].tobytes() + batch["example_ids"][place].tobytes()
+                    )
+                    file.write(json.dumps([after.step, lane, row.hexdigest()]) + "\n")
+                file.flush()
+                yield batch, after
+
+    TrainStream.batches = recorded
+
+
+def recorded_rows(*paths: pathlib.Path) -> dict[tuple[int, int], str]:
+    """Digests by step and lane of what several processes read; each row once."""
+    rows: dict[tuple[int, int], str] = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            step, lane, digest = json.loads(line)
+            assert (step, lane) not in rows, f"lane {lane} of step {step} was read twice"
+            rows[step, lane] = digest
+    return rows
 
 
 def start(folder: pathlib.Path, *, devices: int = 1, **changes) -> subprocess.Popen:
@@ -148,14 +193,23 @@ def finish(*processes: subprocess.Popen, status: int = 0) -> str:
     return "".join(said)
 
 
-def start_many(folder: pathlib.Path, count: int, **changes) -> list[subprocess.Popen]:
-    """Starts one run in several processes of one device each."""
+def start_many(folder: pathlib.Path, count: int, rows: str = "", **changes) -> list[subprocess.Popen]:
+    """Starts one run in several processes of one device each, or of `devices`.
+
+    Args:
+      rows: the beginning of the names of the files, one a process, in which the rows read are noted.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     return [
         start(
-            folder, coordinator_address=address, num_processes=str(count), process_id=str(number), **changes
+            folder,
+            coordinator_address=address,
+            num_processes=str(count),
+            process_id=str(number),
+            **({"rows": f"{rows}{number}"} if rows else {}),
+            **changes,
         )
         for number in range(count)
     ]
@@ -165,6 +219,8 @@ if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in sys.argv[2:])
     changes = {name: ast.literal_eval(value) for name, value in given.items()}
     folder = pathlib.Path(sys.argv[1])
-    if "kill_at" in changes:
-        kill_at(folder, *changes.pop("kill_at"))
+    if "strike_at" in changes:
+        strike_at(folder, *changes.pop("strike_at"))
+    if "rows" in changes:
+        record_rows(folder / changes.pop("rows"))
     run(folder, **changes)
