@@ -12,6 +12,8 @@ DATA = [
 # Beam wants protobuf before 7; the code that sentencepiece 0.2.3 has had generated refuses that, without saying so
 # in its requirements.
 BEAM = ["apache-beam>=2.77,<3", "sentencepiece<0.2.3"]
+# Addresses that begin with gs://, where TensorFlow is not there to read them.
+GCS = ["etils[epath-gcs]>=1.9"]
 TEST = [
     "hypothesis>=6",
     "pytest>=8",
@@ -46,5 +48,12 @@ setup(
         "tensorboardX>=2.6",
         "tokenizers>=0.20",
     ],
-    extras_require={"tpu": ["jax[tpu]>=0.10"], "data": DATA, "beam": BEAM, "test": TEST, "dev": DATA + TEST},
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10", *GCS],
+        "gcs": GCS,
+        "data": DATA,
+        "beam": BEAM,
+        "test": TEST,
+        "dev": DATA + TEST,
+    },
 )

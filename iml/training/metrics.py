@@ -7,17 +7,22 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 Record = dict[str, Any]
+
+#: Seconds between two copies of the records to a bucket.
+_COPY_PERIOD = 60.0
 
 
 def summarise(
@@ -77,13 +82,19 @@ class Writer:
     def __init__(self, run_dir: str | os.PathLike[str], step: int, steps: int, console: Console):
         """
         Args:
-          run_dir: the run's folder, local.
+          run_dir: the run's folder. A bucket's files cannot be added to: there, the records are kept in a local
+            folder and copied whole, at most once a minute and at the end.
           step: steps already done; records beyond it, of a run that was killed, are taken out.
           steps: steps of the whole run.
           console: where to show them: a live view on a terminal, else a line for each record.
         """
-        folder = pathlib.Path(run_dir)
+        self._bucket = epath.Path(run_dir) if "://" in os.fspath(run_dir) else None
+        self._copied = float("-inf")
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="iml-metrics-") if self._bucket else run_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        if self._bucket and (self._bucket / "metrics.jsonl").exists():
+            (folder / "metrics.jsonl").write_bytes((self._bucket / "metrics.jsonl").read_bytes())
+        self._folder = folder
         _truncate(folder / "metrics.jsonl", step)
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = _summary_writer(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -103,6 +114,8 @@ class Writer:
                     self._board.add_scalar(f"{name}/{part}", number, record["step"])
             elif name != "step":
                 self._board.add_scalar(name, value, record["step"])
+        if time.monotonic() > self._copied + _COPY_PERIOD:
+            self._copy()
         done = record["step"] - self._first
         left = (time.monotonic() - self._began) / max(done, 1) * (self._steps - record["step"])
         if self._live:
@@ -117,6 +130,19 @@ class Writer:
             self._live.stop()
         self._board.close()
         self._file.close()
+        self._copy()
+
+    def _copy(self) -> None:
+        """Copies the records to the bucket, where there is one."""
+        if self._bucket is None:
+            return
+        self._copied = time.monotonic()
+        self._board.flush()
+        for file in self._folder.rglob("*"):
+            if file.is_file():
+                target = self._bucket / str(file.relative_to(self._folder))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read_bytes())
 
 
 def _summary_writer(folder: str, **options: Any) -> Any:

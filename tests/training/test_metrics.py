@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -39,25 +40,32 @@ def test_a_record_weighs_steps_by_their_targets():
     assert "mfu" not in metrics.summarise(steps(1.0), 1, 1.0, 0.0, ["flan", "t5"], 6.0, None)
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_records_go_on_without_duplicates(tmp_path, terminal):
+@pytest.mark.parametrize(("terminal", "bucket"), [(False, False), (True, False), (False, True)])
+def test_records_go_on_without_duplicates(tmp_path, terminal, bucket, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if bucket:  # A folder stands in for it: there is no other at hand.
+        monkeypatch.setattr(
+            metrics.epath, "Path", lambda path: pathlib.Path(tmp_path, path.removeprefix("gs://"))
+        )
+
     def record(step):
         return metrics.summarise(steps(float(step)), step, 1.0, 0.0, ["flan", "t5"], 1.0, None)
 
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=terminal, width=200)
-    writer = metrics.Writer(tmp_path, 0, 40, console)
+    run_dir = "gs://bucket/run" if bucket else tmp_path / "bucket" / "run"
+    writer = metrics.Writer(run_dir, 0, 40, console)
     for step in (10, 20, 30):
         writer.write(record(step))
     writer.close()
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / "bucket" / "run" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 40, "lo')
-    writer = metrics.Writer(tmp_path, 20, 40, console)
+    writer = metrics.Writer(run_dir, 20, 40, console)
     writer.write(record(30))
     writer.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20, 30]
     assert "loss" in shown.getvalue() and "30" in shown.getvalue()
-    assert list((tmp_path / "tensorboard").iterdir())
+    assert list((path.parent / "tensorboard").iterdir()) and not (tmp_path / "gs:").exists()
 
 
 def test_flops_of_opt_125m_are_those_of_its_matrices():
