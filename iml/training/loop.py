@@ -15,7 +15,17 @@ from rich.console import Console
 
 from iml.data.stream import StreamState, TrainStream
 from iml.models.opt import OPT
-from iml.training import checkpoints, distributed, feed, flops, metrics, optimizer, partition, step
+from iml.training import (
+    checkpoints,
+    distributed,
+    feed,
+    flops,
+    metrics,
+    optimizer,
+    partition,
+    preemption,
+    step,
+)
 from iml.training.distributed import REQUEUE
 from iml.training.tuning import Tuning
 
@@ -105,7 +115,7 @@ class Trainer:
         in_flight: collections.deque[Any] = collections.deque()
         batches = feed.feed(setup.stream, self._stream_state, setup.mesh, setup.data_threads)
         try:
-            with _on_sigterm(self._stop), distributed.together(setup.watch):
+            with _on_sigterm(self._stop), preemption.watching(), distributed.together(setup.watch):
                 if done == 0:
                     checkpoints.save_frozen(setup.run_dir, self._frozen)
                     # What evaluation compares with; and a folder that cannot be written to is found out now.
