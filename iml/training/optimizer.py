@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from iml.errors import InputError
+from iml.training.loss_scale import LossScale, guard
 
 if TYPE_CHECKING:
     import optax
@@ -64,7 +65,9 @@ def make_schedule(config: AdamConfig, steps: int) -> optax.Schedule:
     return schedule
 
 
-def make_optimizer(config: AdamConfig, steps: int, axes: Any) -> optax.GradientTransformation:
+def make_optimizer(
+    config: AdamConfig, steps: int, axes: Any, loss_scale: LossScale | None = None
+) -> optax.GradientTransformation:
     """The optimiser.
 
     Args:
@@ -72,18 +75,23 @@ def make_optimizer(config: AdamConfig, steps: int, axes: Any) -> optax.GradientT
       steps: updates of the whole run.
       axes: logical axes of the parameters, which tell matrices from vectors: layers are stacked, so
         the number of dimensions does not.
+      loss_scale: leaves out updates that overflow, and moves the scale of the loss.
     """
     import jax
     import jax.numpy as jnp
     import optax
 
     decayed = jax.tree.map(_is_matrix, axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    return optax.chain(
+    adam = optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip is not None else optax.identity(),
         optax.scale_by_adam(config.b1, config.b2, config.eps, mu_dtype=jnp.float32),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.scale_by_learning_rate(make_schedule(config, steps)),
     )
+    # Moments are float32 also where parameters are not.
+    floats = lambda params: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)  # noqa: E731
+    made = optax.GradientTransformation(lambda params: adam.init(floats(params)), adam.update)
+    return guard(made, loss_scale) if loss_scale else made
 
 
 def _is_matrix(axes: tuple[str | None, ...]) -> bool:

@@ -8,7 +8,7 @@ mesh change nothing but rounding.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +16,11 @@ import jax.numpy as jnp
 import optax
 
 from iml.errors import InputError
-from iml.models import losses
 from iml.models.opt import OPT
-from iml.training import partition
+from iml.training import loss_scale, partition
+from iml.training.objective import Batch, Metrics, make_objective
 from iml.training.rules import PartitionRules
 from iml.training.tuning import Tuning, join
-
-Batch = Mapping[str, jax.Array]
-Metrics = dict[str, jax.Array]
 
 
 class TrainState(NamedTuple):
@@ -129,50 +126,39 @@ def make_gradients(
     microbatches: int = 1,
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
-) -> Callable[[Any, Any, Batch, jax.Array], tuple[Any, Metrics]]:
+    loss_chunk: int | None = None,
+) -> Callable[..., tuple[Any, Metrics]]:
     """The gradient of the loss of a global batch, and its metrics.
 
     Args:
-      microbatches: parts into which every device's rows are cut, computed one after the other.
-      task_benchmarks: for each task number the number of its benchmark.
-      benchmarks: how many benchmarks there are, K.
+      microbatches: parts into which every device's rows are cut, computed one after the other; their gradients are
+        added in float32.
+      task_benchmarks: see `make_objective`, as `benchmarks` and `loss_chunk`.
 
     Returns:
-      A function of (trained parameters, frozen ones, batch, key for dropout), which gives the loss's gradients
-      for the trained ones and:
-      loss_sum and target_tokens, tokens and positions: float32 []; benchmark_loss_sum and benchmark_tokens:
-      float32 [K].
+      A function of (trained parameters, frozen ones, batch, key for dropout, loss scale), which gives the loss's
+      gradients for the trained ones, float32 and no longer scaled, and the metrics of `make_objective`.
     """
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, partition.BATCH_AXES))
-    benchmark_of = jnp.asarray(task_benchmarks, jnp.int32)
+    table = layout.params_shardings["embed_tokens"]["embedding"].spec
+    objective = make_objective(model, mesh, table, task_benchmarks, benchmarks, loss_chunk)
 
-    def summed(trained, frozen, batch, key):
+    def summed(trained, frozen, batch, key, scale):
         params = join(trained, frozen)
         hidden = model.hidden(
-            params, batch["tokens"], batch["segment_ids"], batch["positions"], dropout_key=key
+            params,
+            batch["tokens"],
+            batch["segment_ids"],
+            batch["positions"],
+            dropout_key=key,
+            documents=batch["task_ids"].shape[1],
         )
-        hidden, targets, weights, segment_ids = _learnt(batch, hidden)
-        # What weighs nothing adds nothing, whatever its logits are.
-        nll = losses.token_nll(model.logits(params, hidden), targets) * weights
-        nll = jnp.where(weights > 0, nll, 0.0)
-        segment = jnp.maximum(segment_ids - 1, 0)
-        task = jnp.take_along_axis(batch["task_ids"], segment, axis=1)
-        benchmark = benchmark_of[jnp.maximum(task, 0)]
-        one_hot = jax.nn.one_hot(benchmark, benchmarks, dtype=jnp.float32)
-        metrics = {
-            "loss_sum": nll.sum(),
-            "target_tokens": weights.sum(),
-            "tokens": (batch["segment_ids"] > 0).sum(dtype=jnp.float32),
-            "positions": jnp.float32(batch["tokens"].size),
-            "benchmark_loss_sum": jnp.einsum("bl,blk->k", nll, one_hot),
-            "benchmark_tokens": jnp.einsum("bl,blk->k", weights, one_hot),
-        }
-        return metrics["loss_sum"], metrics
+        return objective(params, hidden, batch, scale)
 
-    def gradients(trained, frozen, batch, key):
+    def gradients(trained, frozen, batch, key, scale=1.0):
         differentiate = jax.grad(summed, has_aux=True)
         if microbatches == 1:
-            grads, metrics = differentiate(trained, frozen, batch, key)
+            grads, metrics = differentiate(trained, frozen, batch, key, scale)
         else:
             # Every device cuts its own rows: a microbatch takes each M-th row, so none has to move.
             parts = {
@@ -183,39 +169,22 @@ def make_gradients(
             }
             first = jax.tree.map(lambda array: array[0], parts)
             zeros = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-                jax.eval_shape(differentiate, trained, frozen, first, key),
+                lambda leaf: jnp.zeros(leaf.shape, jnp.float32),
+                jax.eval_shape(differentiate, trained, frozen, first, key, scale),
             )
 
             def accumulate(total, numbered):
                 number, part = numbered
                 part_key = None if key is None else jax.random.fold_in(key, number)
-                new = differentiate(trained, frozen, part, part_key)
+                new = differentiate(trained, frozen, part, part_key, scale)
                 total = jax.tree.map(jnp.add, total, new)
                 return (jax.lax.with_sharding_constraint(total[0], layout.shardings.params), total[1]), None
 
             (grads, metrics), _ = jax.lax.scan(accumulate, zeros, (jnp.arange(microbatches), parts))
-        count = jnp.maximum(metrics["target_tokens"], 1.0)
-        return jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), grads), metrics
+        divisor = jnp.maximum(metrics["target_tokens"], 1.0) * scale
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) / divisor, grads), metrics
 
     return gradients
-
-
-def _learnt(batch: Batch, hidden: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Hidden states, targets, weights and segment ids of the positions that the loss is taken at.
-
-    Those are the batch's `target_positions` if it has them, else all: logits over the whole vocabulary are
-    the largest arrays of a step, and few positions of instruction data are learnt.
-    """
-    fields = (batch["targets"], batch["loss_weights"], batch["segment_ids"])
-    if "target_positions" not in batch:
-        return hidden, *fields
-    places = batch["target_positions"]
-    # Negative places stand for none: they take what position 0 has, with no weight.
-    index = jnp.maximum(places, 0)
-    hidden = jnp.take_along_axis(hidden, index[..., None], axis=1)
-    targets, weights, segment_ids = (jnp.take_along_axis(field, index, axis=1) for field in fields)
-    return hidden, targets, jnp.where(places >= 0, weights, 0.0), segment_ids
 
 
 def make_train_step(
@@ -227,24 +196,35 @@ def make_train_step(
     microbatches: int = 1,
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
+    loss_chunk: int | None = None,
 ) -> Callable[[TrainState, Any, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The compiled step (state, frozen parameters, batch, run's key) -> (state, metrics).
 
     The state given is donated, the frozen parameters are not: the next step takes them again.
 
-    Metrics are those of `make_gradients` and `grad_norm` (before clipping) and `learning_rate`, float32 [].
+    Metrics are those of `make_objective` and `grad_norm` (before clipping) and `learning_rate`, float32 []; under
+    loss scaling (`optimizer` comes from `loss_scale.guard`) also `loss_scale` and `skipped`, 1 where the update was
+    left out, whose `grad_norm` is 0.
     """
-    gradients = make_gradients(model, layout, mesh, microbatches, task_benchmarks, benchmarks)
+    gradients = make_gradients(model, layout, mesh, microbatches, task_benchmarks, benchmarks, loss_chunk)
     whole, rows = partition.replicated(mesh), partition.shard_batch(mesh)
 
     def train_step(
         state: TrainState, frozen: Any, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        dropout_key = jax.random.fold_in(key, state.step) if model.config.dropout else None
-        grads, metrics = gradients(state.params, frozen, batch, dropout_key)
+        dropout_key = jax.random.fold_in(key, state.step) if model.drops else None
+        before = state.opt_state if isinstance(state.opt_state, loss_scale.Scaled) else None
+        scale = before.scale if before else 1.0
+        grads, metrics = gradients(state.params, frozen, batch, dropout_key, scale)
         metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["learning_rate"] = jnp.float32(schedule(state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        done = state.step
+        if before:
+            skipped = opt_state.skipped - before.skipped
+            metrics |= {"loss_scale": scale, "skipped": jnp.float32(skipped)}
+            metrics["grad_norm"] = jnp.where(skipped > 0, 0.0, metrics["grad_norm"])
+            done = state.step - before.skipped
+        metrics["learning_rate"] = jnp.float32(schedule(done))
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics
 

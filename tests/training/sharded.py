@@ -56,7 +56,9 @@ def make_batch(rows: int = 8, length: int = 32) -> dict[str, np.ndarray]:
     }
 
 
-def compute(microbatches: int = 1, target_budget: int | None = None, **axes: int) -> dict[str, np.ndarray]:
+def compute(
+    microbatches: int = 1, target_budget: int | None = None, loss_chunk: int | None = 7, **axes: int
+) -> dict[str, np.ndarray]:
     """Loss, metrics, gradients of a first update and parameters after a second, by name, on a mesh."""
     made = make_batch()
     if target_budget is not None:
@@ -80,6 +82,7 @@ def compute(microbatches: int = 1, target_budget: int | None = None, **axes: int
         microbatches,
         TASK_BENCHMARKS,
         2,
+        loss_chunk,
     )
     state, metrics = train_step(step_lib.begin(layout, optimizer, params), {}, batch, jax.random.key(1))
     # The first moment after one update is a tenth of the gradient. A copy: the next step takes the state over.

@@ -72,6 +72,10 @@ def test_a_loss_at_gathered_targets_is_the_same(whole, microbatches):
     assert_same(sharded.compute(microbatches, target_budget=30, data=1), whole)
 
 
+def test_a_loss_of_whole_logits_is_the_same(whole):
+    assert_same(sharded.compute(loss_chunk=None, data=1), whole)
+
+
 @pytest.mark.slow
 def test_the_mesh_changes_nothing(whole, tmp_path):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
