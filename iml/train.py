@@ -222,13 +222,14 @@ def train(
         device_mesh = mesh_lib.make_mesh(mesh)
         step_lib.check_batch_size(batch_size, microbatches, device_mesh)
         rows = partition.shard_batch(device_mesh)
+        chosen = make_tuning(tuning)
         network = OPT(
             model,
             constrain=lambda x: jax.lax.with_sharding_constraint(x, rows),
             spread=partition.spread_attention(device_mesh),
             platform=device_mesh.devices.flat[0].platform,
+            lora=chosen.lora,
         )
-        chosen = make_tuning(tuning)
         trained_axes, _ = chosen.split(network.logical_axes())
         update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes)
         layout = step_lib.lay_out(network, update, rules, device_mesh, chosen)
@@ -237,6 +238,7 @@ def train(
             stream=stream,
             mesh=device_mesh,
             layout=layout,
+            rules=rules,
             tuning=chosen,
             optimizer=optimizer,
             microbatches=microbatches,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from iml.models import attention
+from iml.models import attention, nf4
+from iml.models.adapters import LoRA
 from iml.models.attention import document_attention, dropout, masked_attention
 from iml.models.config import POSITION_OFFSET, OPTConfig
+from iml.models.linear import FrozenLinear, Linear
 
 #: A nested dict; leaves are arrays, shapes or tuples of axis names.
 Params = dict[str, Any]
@@ -53,69 +55,76 @@ class LayerNorm(nnx.LayerNorm):
         return super().__call__(x).astype(x.dtype)
 
 
-def _linear(config: OPTConfig, inputs: int, outputs: int, rngs: nnx.Rngs, *, std: float, bias: bool = True):
-    return nnx.Linear(
-        inputs,
-        outputs,
-        use_bias=bias,
-        dtype=jnp.dtype(config.dtype),
-        param_dtype=jnp.dtype(config.param_dtype),
-        kernel_init=nnx.initializers.normal(std),
-        rngs=rngs,
-    )
+def _projection(config: OPTConfig, lora: LoRA | None, rngs: nnx.Rngs) -> Callable[..., nnx.Module]:
+    """Makes a layer's projections, by name."""
+    if lora is None:
+        return lambda name, *sizes, std: Linear(config, *sizes, rngs, std=std)
+    return lambda name, *sizes, std: FrozenLinear(config, lora, name in lora.targets, *sizes, rngs, std=std)
 
 
 class SelfAttention(nnx.Module):
     """Multi-head attention; how the heads attend is the caller's."""
 
-    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, output_std: float):
+    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, output_std: float, lora: LoRA | None):
         self.num_heads = config.num_heads
-        linear = functools.partial(_linear, config, config.embed_dim, config.embed_dim, rngs)
-        self.q_proj = linear(std=config.init_std)
-        self.k_proj = linear(std=config.init_std)
-        self.v_proj = linear(std=config.init_std)
-        self.out_proj = linear(std=output_std)
+        linear, width = _projection(config, lora, rngs), config.embed_dim
+        self.q_proj = linear("q_proj", width, width, std=config.init_std)
+        self.k_proj = linear("k_proj", width, width, std=config.init_std)
+        self.v_proj = linear("v_proj", width, width, std=config.init_std)
+        self.out_proj = linear("out_proj", width, width, std=output_std)
 
-    def __call__(self, x: Array, attend: Attend) -> tuple[Array, Any]:
+    def __call__(self, x: Array, attend: Attend, dropout_key: jax.Array | None) -> tuple[Array, Any]:
+        keys = _adapter_keys(dropout_key, range(4))
         heads = (*x.shape[:-1], self.num_heads, x.shape[-1] // self.num_heads)
-        query, key, value = (f(x).reshape(heads) for f in (self.q_proj, self.k_proj, self.v_proj))
+        projections = zip((self.q_proj, self.k_proj, self.v_proj), keys, strict=False)
+        query, key, value = (project(x, key).reshape(heads) for project, key in projections)
         mixed, extra = attend(query, key, value)
-        return self.out_proj(mixed.reshape(x.shape)), extra
+        return self.out_proj(mixed.reshape(x.shape), keys[3]), extra
+
+
+def _adapter_keys(dropout_key: jax.Array | None, numbers: Sequence[int]) -> list[jax.Array | None]:
+    """Keys for the dropout of a layer's adapters, apart from the two that `jax.random.split` gives the layer."""
+    return [None if dropout_key is None else jax.random.fold_in(dropout_key, 2 + each) for each in numbers]
 
 
 class DecoderLayer(nnx.Module):
     """Attention and feed-forward, with layer norms before (`pre_norm`) or after the residual sums."""
 
-    def __init__(self, config: OPTConfig, rngs: nnx.Rngs):
+    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, lora: LoRA | None = None):
         self.pre_norm, self.dropout = config.pre_norm, config.dropout
         # What adds to the residual stream starts smaller with depth (arXiv 2205.01068, section 2.2).
         output_std = config.init_std / (2 * config.num_layers) ** 0.5
-        self.self_attn = SelfAttention(config, rngs, output_std)
+        linear = _projection(config, lora, rngs)
+        self.self_attn = SelfAttention(config, rngs, output_std, lora)
         self.self_attn_layer_norm = LayerNorm(config, rngs)
-        self.fc1 = _linear(config, config.embed_dim, config.mlp_dim, rngs, std=config.init_std)
-        self.fc2 = _linear(config, config.mlp_dim, config.embed_dim, rngs, std=output_std)
+        self.fc1 = linear("fc1", config.embed_dim, config.mlp_dim, std=config.init_std)
+        self.fc2 = linear("fc2", config.mlp_dim, config.embed_dim, std=output_std)
         self.final_layer_norm = LayerNorm(config, rngs)
 
     def __call__(self, x: Array, attend: Attend, dropout_key: jax.Array | None = None) -> tuple[Array, Any]:
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        mixed, extra = self.self_attn(self.self_attn_layer_norm(x) if self.pre_norm else x, attend)
+        normed = self.self_attn_layer_norm(x) if self.pre_norm else x
+        mixed, extra = self.self_attn(normed, attend, dropout_key)
         x = x + dropout(mixed, self.dropout, keys[0])
         x = x if self.pre_norm else self.self_attn_layer_norm(x)
-        hidden = self.fc1(self.final_layer_norm(x) if self.pre_norm else x)
-        x = x + dropout(self.fc2(jax.nn.relu(hidden)), self.dropout, keys[1])
+        first, second = _adapter_keys(dropout_key, (4, 5))
+        hidden = self.fc1(self.final_layer_norm(x) if self.pre_norm else x, first)
+        x = x + dropout(self.fc2(jax.nn.relu(hidden), second), self.dropout, keys[1])
         return (x if self.pre_norm else self.final_layer_norm(x)), extra
 
 
 class Ends(nnx.Module):
     """What stands before and after the layers."""
 
-    def __init__(self, config: OPTConfig, rngs: nnx.Rngs):
+    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, lora: LoRA | None = None):
+        stored = dataclasses.replace(config, param_dtype=lora.stored_dtype) if lora else config
+
         def table(rows: int, width: int) -> nnx.Embed:
             return nnx.Embed(
                 rows,
                 width,
                 dtype=jnp.dtype(config.dtype),
-                param_dtype=jnp.dtype(config.param_dtype),
+                param_dtype=jnp.dtype(stored.param_dtype),
                 embedding_init=nnx.initializers.normal(config.init_std),
                 rngs=rngs,
             )
@@ -123,7 +132,7 @@ class Ends(nnx.Module):
         self.embed_tokens = table(config.vocab_size, config.word_dim)
         self.embed_positions = table(config.max_positions + POSITION_OFFSET, config.embed_dim)
         if config.word_embed_dim:
-            project = functools.partial(_linear, config, rngs=rngs, std=config.init_std, bias=False)
+            project = functools.partial(Linear, stored, rngs=rngs, std=config.init_std, bias=False)
             self.project_in = project(config.word_dim, config.embed_dim)
             self.project_out = project(config.embed_dim, config.word_dim)
         if config.final_norm:
@@ -142,6 +151,8 @@ class OPT:
         layer; the place for a sharding constraint.
       spread: makes of an attention kernel, which needs whole arrays, one for arrays on a mesh.
       platform: where it is to run, "cpu", "gpu" or "tpu"; None for where JAX runs by default.
+      lora: its projections are frozen, some of them with low-rank adapters; the parameters then are as
+        `iml.models.lora` describes them.
 
     Raises:
       InputError: the configuration's attention does not run there.
@@ -153,7 +164,10 @@ class OPT:
         constrain: Callable[[Array], Array] | None = None,
         spread: Callable[[attention.DocumentAttention], attention.DocumentAttention] | None = None,
         platform: str | None = None,
+        lora: LoRA | None = None,
     ):
+        if lora is not None:
+            lora.check(config)
         resolved = attention.resolve(
             config.attention, platform or jax.default_backend(), config.attention_dropout
         )
@@ -161,8 +175,14 @@ class OPT:
         self._constrain = constrain or (lambda x: x)
         self._spread = spread or (lambda attend: attend)
         # Graphs without arrays: merged with parameters they are modules again.
-        self._ends_graph, _ = nnx.split(nnx.eval_shape(lambda: Ends(config, nnx.Rngs(0))))
-        self._layer_graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0))))
+        self.lora = lora
+        self._ends_graph, _ = nnx.split(nnx.eval_shape(lambda: Ends(config, nnx.Rngs(0), lora)))
+        self._layer_graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0), lora)))
+
+    @property
+    def drops(self) -> bool:
+        """Whether it needs a key where it is trained."""
+        return bool(self.config.dropout or (self.lora and self.lora.dropout))
 
     def abstract_params(self) -> Params:
         """The parameters' shapes and dtypes; allocates nothing."""
@@ -177,10 +197,13 @@ class OPT:
         ends_key, layers_key = jax.random.split(key)
 
         def arrays(module: type[nnx.Module], key: jax.Array) -> Params:
-            return nnx.to_pure_dict(nnx.state(module(self.config, nnx.Rngs(key)), nnx.Param))
+            rngs = nnx.Rngs(key, lora=jax.random.fold_in(key, 1))
+            return nnx.to_pure_dict(nnx.state(module(self.config, rngs, self.lora), nnx.Param))
 
         layer_keys = jax.random.split(layers_key, self.config.num_layers)
-        layers = jax.vmap(functools.partial(arrays, DecoderLayer))(layer_keys)
+        # Layers that are quantised are made one after the other: never all of them in float32.
+        over_layers = jax.vmap if self.lora is None else lambda make: functools.partial(jax.lax.map, make)
+        layers = over_layers(functools.partial(arrays, DecoderLayer))(layer_keys)
         return {**arrays(Ends, ends_key), "layers": layers}
 
     def apply(
@@ -352,7 +375,13 @@ _AXES = {
 }
 
 
-def _axes(path: tuple[jax.tree_util.DictKey, ...], _: Any) -> tuple[str, ...]:
+def _axes(path: tuple[jax.tree_util.DictKey, ...], _: Any) -> tuple[str | None, ...]:
     names = tuple(part.key for part in path)
-    axes = _AXES.get(names[-2:], ("embed",))  # layer norms and the other biases
+    if "kernel" in names[:-1]:  # a quantised one
+        axes = nf4.AXES[names[-1]](*_AXES[names[-3:-1]])
+    elif names[-1] in ("lora_a", "lora_b"):
+        inputs, outputs = _AXES[names[-2], "kernel"]
+        axes = (inputs, "lora") if names[-1] == "lora_a" else ("lora", outputs)
+    else:
+        axes = _AXES.get(names[-2:], ("embed",))  # layer norms and the other biases
     return ("layers", *axes) if names[0] == "layers" else axes

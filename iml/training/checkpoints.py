@@ -19,7 +19,7 @@ from etils import epath
 
 from iml.errors import InputError
 from iml.training import tunings
-from iml.training.tuning import join, make_tuning
+from iml.training.tuning import join, make_tuning, merge, spread_like
 
 if TYPE_CHECKING:
     from iml.models.config import OPTConfig
@@ -77,7 +77,7 @@ def load_config(path: str | os.PathLike[str]) -> OPTConfig:
 
 
 def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tuple[OPTConfig, Tree]:
-    """Reads a model's parameters, each device only its part.
+    """Reads a model's plain parameters, with adapters merged into them, each device only its part.
 
     Args:
       path: a run folder, a checkpoint's folder or a directory of parameters.
@@ -97,11 +97,15 @@ def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tu
     if tree is None:
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         tree = jax.tree.map(lambda _: single, abstract)
-    trained, frozen = make_tuning(found.tuning).split(place(abstract, tree))
+    tuning = make_tuning(found.tuning)
+    if tuning.lora:
+        abstract = OPT(found.config, lora=tuning.lora).abstract_params()
+    placed = place(abstract, spread_like(tree, abstract))
+    trained, frozen = tuning.split(placed)
     params = restore_tree(found.folder / "params", trained)
     if frozen:
         params = join(params, restore_frozen(found.folder.parent.parent, frozen))
-    return found.config, params
+    return found.config, merge(tuning.lora, found.config, params, tree) if tuning.lora else params
 
 
 def save_params(

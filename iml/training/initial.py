@@ -34,7 +34,12 @@ def is_hugging_face(path: str) -> bool:
     return (epath.Path(path) / "config.json").exists()
 
 
-def read_params(path: str, model: OPT, shardings: Any) -> Any:
+def read_params(
+    path: str,
+    model: OPT,
+    shardings: Any,
+    store: Callable[[tuple[str, ...], jax.Array], Any] = lambda names, leaf: leaf,
+) -> Any:
     """Parameters for a model, on the mesh, in the model's `param_dtype`.
 
     Args:
@@ -42,6 +47,8 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         only what its devices hold.
       model: takes them.
       shardings: a tree of shardings.
+      store: given a leaf's path and array, what stands for it in the tree. With a folder of Hugging Face there is
+        never more than one leaf that it has not been given.
 
     Raises:
       InputError: the folder is neither, or its model has another shape.
@@ -57,7 +64,9 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         return weights_hf.read_params(
             path,
             model.config,
-            lambda stored: spread(stored.read, stored.leaf.shape, by_path[stored.leaf.path]),
+            lambda stored: store(
+                stored.leaf.path, spread(stored.read, stored.leaf.shape, by_path[stored.leaf.path])
+            ),
         )
     check_same_shape(path, checkpoints.load_config(path), model.config)
     _, params = checkpoints.load_params(path, shardings)
@@ -66,7 +75,9 @@ def read_params(path: str, model: OPT, shardings: Any) -> Any:
         out_shardings=shardings,
         donate_argnums=(0,),
     )
-    return cast(params)
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: store(tuple(key.key for key in keys), leaf), cast(params)
+    )
 
 
 def spread(

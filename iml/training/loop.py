@@ -27,7 +27,8 @@ from iml.training import (
     step,
 )
 from iml.training.distributed import REQUEUE
-from iml.training.tuning import Tuning
+from iml.training.rules import PartitionRules
+from iml.training.tuning import Tuning, join, make_store
 
 #: Steps that the devices may lag behind the host.
 _AHEAD = 2
@@ -42,6 +43,7 @@ class Setup:
       stream: its data.
       mesh: the device mesh.
       layout: where the state lies on it.
+      rules: which axis of a parameter is split over which axis of the mesh.
       tuning: which parameters are trained.
       optimizer: the optimiser's settings.
       microbatches: parts of each batch, computed one after the other.
@@ -60,6 +62,7 @@ class Setup:
     stream: TrainStream
     mesh: jax.sharding.Mesh
     layout: step.Layout
+    rules: PartitionRules
     tuning: Tuning
     optimizer: optimizer.AdamConfig
     microbatches: int
@@ -266,12 +269,24 @@ def start_params(setup: Setup, init_from: str | None) -> Any:
       InputError: the folder is neither, or belongs to a model of another shape.
     """
     shardings = setup.layout.params_shardings
+    key = jax.random.fold_in(jax.random.key(setup.seed), 0x1517)
     if init_from is None:
-        key = jax.random.fold_in(jax.random.key(setup.seed), 0x1517)
         return jax.jit(setup.model.init, out_shardings=shardings)(key)
     from iml.training import initial
 
-    return initial.read_params(init_from, setup.model, shardings)
+    lora = setup.model.lora
+    if lora is None:
+        return initial.read_params(init_from, setup.model, shardings)
+    plain = OPT(setup.model.config, platform="cpu")
+    plain_shardings = partition.shard_params(
+        plain.abstract_params(), plain.logical_axes(), setup.rules, setup.mesh
+    )
+    base = initial.read_params(init_from, plain, plain_shardings, make_store(lora, shardings))
+    # What only the frozen parameters need is not computed.
+    fresh = jax.jit(
+        lambda key: setup.tuning.split(setup.model.init(key))[0], out_shardings=setup.layout.shardings.params
+    )
+    return join(fresh(key), base)
 
 
 def begin(setup: Setup, init_from: str | None) -> tuple[step.TrainState, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from iml.models.adapters import LoRA
+
 
 @dataclasses.dataclass(frozen=True)
 class BitFit:
@@ -18,13 +20,18 @@ class BitFit:
 
 
 #: None stands for full tuning.
-Settings = BitFit | None
-CONFIGURABLES = (BitFit,)
+Settings = LoRA | BitFit | None
+CONFIGURABLES = (LoRA, BitFit)
 
 
 def to_json(settings: Settings) -> dict[str, Any] | None:
     """Settings as plain values, with the name of their class."""
-    return None if settings is None else {"kind": type(settings).__name__, **dataclasses.asdict(settings)}
+    if settings is None:
+        return None
+    fields = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in vars(settings).items()
+    }
+    return {"kind": type(settings).__name__, **fields}
 
 
 def from_json(fields: dict[str, Any] | None) -> Settings:
