@@ -65,7 +65,7 @@ def register(data_dir: str) -> None:
                 category=canonical_category(BENCHMARK, "RAFT"),
                 instruction_level="task",
                 source=f"raft/{task}",
-                metrics=("accuracy",),
+                metrics=("macro_f1", "accuracy"),
                 url="https://raft.elicit.org",
             ),
             source=seqio_bridge.PythonSource(

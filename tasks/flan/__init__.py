@@ -29,6 +29,15 @@ from tasks.promptsource.rows import SPLITS, Row, RowFiles, find_rows, read_lines
 
 BENCHMARK = "flan"
 _URL = "https://github.com/google-research/FLAN"
+#: By cluster, metrics beside Rouge-L, by which the paper scores FLAN's generated answers.
+_BESIDE = {
+    "translation": ("bleu", "chrf"),
+    "structure to text": ("bleu",),
+    "summarization": ("rouge_1", "rouge_2"),
+    **dict.fromkeys(
+        ("reading comprehension", "conversational QA", "closed-book QA"), ("squad_f1", "squad_em")
+    ),
+}
 _OWN_TEMPLATES = importlib.resources.files("tasks.definitions") / "flan_templates.yaml"
 
 
@@ -152,7 +161,7 @@ class FlanTask:
             benchmark=BENCHMARK,
             category=canonical_category(BENCHMARK, definition.get("category", definition["cluster"])),
             source=self.name + note,
-            metrics=("accuracy",) if definition.get("options") else ("rouge_l", "exact_match"),
+            metrics=_metrics(definition),
             licence=definition.get("licence", ""),
             url=_URL,
             languages=tuple(definition.get("languages", ["English"])),
@@ -199,6 +208,12 @@ class FlanTask:
         }
         for template in self.templates:
             template.check(known)
+
+
+def _metrics(definition: Mapping[str, Any]) -> tuple[str, ...]:
+    if definition.get("options"):
+        return ("accuracy",)
+    return ("rouge_l", "exact_match", *_BESIDE.get(definition["cluster"], ()))
 
 
 def _example(template: Template, instance: Instance) -> dict[str, Any]:

@@ -11,9 +11,15 @@ from etils import epath
 
 from iml.errors import InputError
 
-#: PromptSource's metrics, lower-cased, to the bench's. The others (BLEU, ROUGE, Squad, ...) become Rouge-L, as
-#: the paper scores whatever is generated.
-METRICS = {"accuracy": "accuracy"}
+#: PromptSource's metrics, lower-cased, to the bench's. What is generated is scored by Rouge-L first, as in the
+#: paper; the set's own metric stands beside it.
+METRICS = {
+    "accuracy": ("accuracy",),
+    "bleu": ("rouge_l", "bleu"),
+    "squad": ("rouge_l", "squad_f1", "squad_em"),
+    "pearson correlation": ("rouge_l", "pearson"),
+    "spearman correlation": ("rouge_l", "spearman"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ def _template(path: epath.Path, key: str, record: Any) -> Template:
     if not isinstance(metrics, list | tuple) or not all(isinstance(name, str) for name in metrics):
         raise InputError(f"template {key} must list names", path=path, line=line, field="metrics")
     answer_choices = field("answer_choices", (str, type(None)))
-    names = [METRICS.get(name.casefold(), "rouge_l") for name in metrics]
+    names = [found for name in metrics for found in METRICS.get(name.casefold(), ("rouge_l",))]
     if answer_choices is None:  # There is nothing to rank.
         names = ["exact_match" if name == "accuracy" else name for name in names]
     return Template(

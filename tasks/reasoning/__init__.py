@@ -154,7 +154,7 @@ def card(name: str) -> TaskCard:
         instruction_level="task",
         source=name,
         parent=definition.get("parent", ""),
-        metrics=("rouge_l", "exact_match"),
+        metrics=tuple(definition.get("metrics", ("rouge_l", "exact_match"))),
         licence=definition.get("licence", ""),
         url=definition["url"],
     )

@@ -165,7 +165,7 @@ def card(name: str) -> TaskCard:
         category=canonical_category(BENCHMARK, definition["cluster"]),
         instruction_level="keywords",
         source=name,
-        metrics=("accuracy",) if ranked else ("rouge_l", "exact_match"),
+        metrics=tuple(definition.get("metrics", ("accuracy",) if ranked else ("rouge_l", "exact_match"))),
         url=definition["url"],
         languages=(definition.get("language", "English"),),
     )

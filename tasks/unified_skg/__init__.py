@@ -153,7 +153,11 @@ def card(name: str) -> TaskCard:
         category=canonical_category(BENCHMARK, definition["category"]),
         instruction_level="keywords",
         source=name,
-        metrics=("accuracy",) if definition.get("candidates") else ("rouge_l", "exact_match"),
+        metrics=tuple(
+            definition.get(
+                "metrics", ("accuracy",) if "candidates" in definition else ("rouge_l", "exact_match")
+            )
+        ),
         licence=definition.get("licence", ""),
         url=definition["url"],
     )

@@ -117,7 +117,7 @@ def test_rows_are_examples_times_the_templates_that_apply(tmp_path, register):
     )
     assert examples[1].candidates == ()
     card = registry.card(name)
-    assert (card.category, card.metrics) == ("Cause Effect Classification", ("accuracy", "rouge_l"))
+    assert (card.category, card.metrics) == ("Cause Effect Classification", ("accuracy", "rouge_l", "bleu"))
 
 
 def test_evaluation_ignores_templates_that_do_not_apply_to_all_examples(tmp_path, register):
