@@ -374,11 +374,16 @@ def _reading(path: epath.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(path: epath.Path) -> Iterator[None]:
+    """The file system's errors come as they are or, from TensorStore, as values that say what failed."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
-            f"cannot write the checkpoint ({_first_line(error)})", path=path, remedy="Is the disk full?"
+            f"cannot write the checkpoint ({_first_line(error)})",
+            path=path,
+            remedy="Is the disk full? Earlier checkpoints are whole: started again, the run goes on from there",
         ) from error
 
 

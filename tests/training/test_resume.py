@@ -38,3 +38,13 @@ def test_killed_and_resumed_runs_are_bit_equal_on_any_threads_and_processes(tmp_
     tiny.finish(*tiny.start_many(spread, 2, **RUN))
     assert tiny.digest(spread / "run") == expected
     assert logged_steps(spread / "run") == [10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_leaves_earlier_checkpoints_whole(tmp_path):
+    tiny.prepare(tmp_path)
+    said = tiny.finish(tiny.start(tmp_path, strike_at=(27, 20, "fill"), **RUN), status=2)
+    assert "cannot write the checkpoint" in said and "Is the disk full?" in said
+    assert tiny.steps(tmp_path / "run") == (0, 20)
+    assert "goes on after step 20" in tiny.finish(tiny.start(tmp_path, **RUN))
+    assert tiny.steps(tmp_path / "run")[-1] == 60

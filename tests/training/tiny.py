@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import numpy as np
 from iml.bench.mixing import Mixture
 from iml.data.prompts import PromptFormat
 from iml.data.random import Draws
+from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.train import train
 from iml.training.mesh import MeshConfig
@@ -117,10 +119,10 @@ def strike_at(folder: pathlib.Path, step: int, saved: int, deed: str, process: i
       folder: the run's.
       step: before which step.
       saved: the checkpoint that is waited for first.
-      deed: "kill" for `kill -9`, "term" for SIGTERM, "fail" for an example that cannot be read.
+      deed: "kill" for `kill -9`, "term" for SIGTERM, "fail" for an example that cannot be read, "fill" for a
+        disk that takes no more large files.
       process: the number of the process; None for every one.
     """
-    from iml.errors import InputError
     from iml.training import feed
 
     original = feed.feed
@@ -134,7 +136,10 @@ def strike_at(folder: pathlib.Path, step: int, saved: int, deed: str, process: i
                     time.sleep(0.01)
                 if deed == "fail":
                     raise InputError("an example cannot be read")
-                os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[deed])
+                if deed == "fill":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+                else:
+                    os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[deed])
             yield fed
 
     feed.feed = struck
@@ -223,4 +228,8 @@ if __name__ == "__main__":
         strike_at(folder, *changes.pop("strike_at"))
     if "rows" in changes:
         record_rows(folder / changes.pop("rows"))
-    run(folder, **changes)
+    try:
+        run(folder, **changes)
+    except InputError as error:  # As the entry point does.
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
