@@ -76,7 +76,7 @@ class TextTask:
                     raise InputError(problem, path=path, line=line) from error
                 if example is not None:
                     empty = False
-                    yield {"uid": f"{label}{place}", **example}
+                    yield {"uid": f"{label}{_judged(row) or place}", **example}
             if empty:
                 raise InputError("holds no example that has an answer", path=path)
 
@@ -143,10 +143,26 @@ def _convert(dataset: Any, name: str) -> Any:
         texts = tf.numpy_function(example, tf.nest.flatten(row), [tf.string] * 4)
         shapes = {"inputs": [], "targets": [], "references": [None], "candidates": [None]}
         pairs = zip(shapes.items(), texts, strict=True)
-        return {field: tf.ensure_shape(text, shape) for (field, shape), text in pairs}
+        named = {field: tf.ensure_shape(text, shape) for (field, shape), text in pairs}
+        judged = _index(row)
+        if judged:
+            named["uid"] = tf.strings.join([tf.strings.as_string(number) for number in judged], "-")
+        return named
 
     examples = dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
     return examples.filter(lambda example: tf.strings.length(example["targets"]) > 0)
+
+
+def _index(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Paragraph, question and answer that a row of MultiRC judges; () of another row."""
+    index, names = row.get("idx"), ("paragraph", "question", "answer")
+    whole = isinstance(index, Mapping) and all(name in index for name in names)
+    return tuple(index[name] for name in names) if whole else ()
+
+
+def _judged(row: Mapping[str, Any]) -> str:
+    """The uid by which the metric `multirc_em` tells questions apart."""
+    return "-".join(map(str, _index(row)))
 
 
 def _bytes(texts: list[str]) -> Any:

@@ -72,6 +72,8 @@ class AucRoc(CorpusMetric):
 
     def combine(self, statistics: np.ndarray, weights: np.ndarray) -> np.ndarray:
         chances, truth = np.split(statistics, 2, axis=1)
+        # What is equal but for rounding errors is equal, so that two classes have the same area.
+        chances = chances.round(12)
         areas = np.stack(
             [_area(chances[:, k], truth[:, k], weights) for k in range(chances.shape[1])], axis=1
         )
@@ -94,6 +96,9 @@ class QuestionMatch(CorpusMetric):
         for answer in answers:
             right, found = _truth_and_answer(answer)
             question = answer.uid.rpartition("-")[0]
+            if "-" not in question:
+                problem = f"{answer.uid!r} is not of the form paragraph-question-answer"
+                raise InputError(problem, field="uid")
             rows.append((numbers.setdefault(question, len(numbers)), float(right == found)))
         return np.array(rows, np.float64).reshape(-1, 2)
 
