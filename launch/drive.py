@@ -247,7 +247,8 @@ class Driver:
             running = [report for report in reports if report.state == "running"]
             if not running:
                 # What those that had to be stopped ended with is not what went wrong.
-                return (stopped and _combine(stopped)) or _combine(reports)
+                first = _combine(stopped) if stopped else 0
+                return _combine(reports) if first == 0 else first
             if len(running) < len(reports):
                 ended = ended or time.monotonic()
                 if time.monotonic() - ended > self.patience.grace:

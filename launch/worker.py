@@ -71,6 +71,8 @@ def supervise(job: str, lock: str, command: str) -> int:
     _write(ROOT / "jobs" / job / "pid", str(process.pid))
     status = process.wait()
     _write(ROOT / "jobs" / job / "status", str(status if status >= 0 else 128 - status))
+    # What the job left behind would hold the lock; this ends it, and the supervisor with it.
+    os.killpg(os.getpgrp(), signal.SIGKILL)
     return 0
 
 
