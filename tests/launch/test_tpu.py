@@ -133,7 +133,8 @@ def test_a_preempted_slice_is_replaced_and_the_job_goes_on(cloud, kind):
 def test_status_75_starts_again_and_others_stop_with_the_ends_of_the_logs(cloud):
     bench = cloud()
     # The first attempt leaves a process behind, which must not keep the second from starting.
-    once = 'sleep 300 & test -e ~/seen || { touch ~/seen; exit 75; }; echo again; sleep 0.2; echo "broken: $HOME" >&2; exit 9'
+    once = "sleep 300 & test -e ~/seen || { touch ~/seen; exit 75; }; echo again; sleep 0.2;"
+    once += 'echo "broken: $HOME" >&2; exit 9'
     out, err = bench.launch("up", job=once, status=9)
     assert out.count("again\n") == 1 and "wants another start" in err
     assert err.count("broken: ") == 2 and "/w-0" in err and "/w-1" in err and "CHARGED" in err
