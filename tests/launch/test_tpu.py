@@ -182,7 +182,7 @@ def test_what_repeating_does_not_mend_is_one_error_with_its_remedy(cloud, faults
 @pytest.mark.slow
 def test_interrupting_leaves_the_job_and_says_how_to_go_on(cloud):
     bench = cloud()
-    slow = JOB.replace("0.15", "0.8")
+    slow = "cd $FAKE_CLOUD/bucket; echo start >> starts; until test -e go; do sleep 0.1; done; echo finished"
     process = bench.start("up", job=slow)
     until = time.monotonic() + 30
     while bench.starts() < 2 and time.monotonic() < until:
@@ -193,7 +193,13 @@ def test_interrupting_leaves_the_job_and_says_how_to_go_on(cloud):
     assert "slice" in bench.resources()
     _, err = bench.launch("up", job="true", status=2)
     assert "another job runs" in err
-    out, _ = bench.launch("up", job=slow)
+    again = bench.start("up", job=slow)
+    calls = bench.calls("worker.py follow")
+    while bench.calls("worker.py follow") == calls and again.poll() is None:
+        time.sleep(0.05)
+    (bench.folder / "bucket" / "go").touch()
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 0 and "joining attempt 1" in err
     assert out.endswith("finished\n") and bench.starts() == 2
 
 
