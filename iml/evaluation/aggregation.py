@@ -85,7 +85,7 @@ def aggregate(
     by_task = group(predictions, lambda line: line["task"])
     if not by_task:
         raise InputError("there are no predictions to aggregate")
-    scorer = (header or {}).get("suite", {}).get("primary_scorer", _SCORER)
+    scorer = primary_scorer(header or {})
     shots = sorted({line["shots"] for lines in by_task.values() for line in lines})
     units: list[Unit] = []
     by_scorer: dict[str, list[Unit]] = {}
@@ -154,6 +154,11 @@ def aggregate(
         },
         "failures": dict(sorted((failures or {}).items())),
     }
+
+
+def primary_scorer(header: Mapping[str, Any]) -> str:
+    """The scorer whose choices are the predictions, and whose scores become probabilities."""
+    return header.get("suite", {}).get("primary_scorer", _SCORER)
 
 
 def measure(name: str, scorer: str = _SCORER) -> Measure:

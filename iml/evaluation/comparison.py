@@ -16,7 +16,7 @@ import numpy as np
 
 from iml.bench.card import TaskCard
 from iml.errors import InputError
-from iml.evaluation.aggregation import AVERAGE, measure
+from iml.evaluation.aggregation import AVERAGE, measure, primary_scorer
 from iml.evaluation.uncertainty import draws, interval, p_value
 from iml.evaluation.units import (
     Prediction,
@@ -70,10 +70,15 @@ def compare(
     if not common:
         raise InputError("the two results have no prompt in common", remedy="Were they asked the same suite?")
     shots = sorted({key[1] for key in common})
-    scores = first[0]["tasks"], second[0]["tasks"]
     units = [
         _difference(
-            name, *scores, *([found[key] for key in keys] for found in lines), resamples=resamples, seed=seed
+            name,
+            *(
+                (scores, [found[key] for key in keys])
+                for (scores, _), found in zip((first, second), lines, strict=True)
+            ),
+            resamples=resamples,
+            seed=seed,
         )
         for name, keys in group(common, lambda key: key[0]).items()
     ]
@@ -100,29 +105,34 @@ def _key(line: Prediction) -> tuple[str, int, str, int, str]:
 
 def _difference(
     name: str,
-    first_tasks: Mapping[str, Any],
-    second_tasks: Mapping[str, Any],
-    first: Sequence[Prediction],
-    second: Sequence[Prediction],
+    first: tuple[Scores, Sequence[Prediction]],
+    second: tuple[Scores, Sequence[Prediction]],
     resamples: int,
     seed: int,
 ) -> Unit:
     """A task's unit whose values are the second result's less the first's, draw by draw."""
-    task = second_tasks[name]
-    if first_tasks[name]["metric"] != task["metric"]:
-        problem = f"scored by {first_tasks[name]['metric']} and by {task['metric']}"
-        raise InputError(f"{name} is {problem}", field="Suite.metric")
+    task, other = second[0]["tasks"][name], first[0]["tasks"][name]
+    metric = task["metric"]
+    if other["metric"] != metric:
+        raise InputError(f"{name} is scored by {other['metric']} and by {metric}", field="Suite.metric")
     card = TaskCard(
         name=name,
         benchmark=task["benchmark"],
         category=task["category"],
         source=task.get("source", ""),
         parent=task.get("parent", ""),
-        metrics=(task["metric"],),
+        metrics=(metric,),
     )
     before, after = (
-        task_unit(card, task["level"], lines, measure(task["metric"]), resamples, seed)
-        for lines in (first, second)
+        task_unit(
+            card,
+            task["level"],
+            lines,
+            measure(metric, primary_scorer(scores.get("header", {}))),
+            resamples,
+            seed,
+        )
+        for scores, lines in (first, second)
     )
     return dataclasses.replace(after, values={n: after.values[n] - before.values[n] for n in after.values})
 
