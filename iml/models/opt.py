@@ -228,6 +228,7 @@ class OPT:
         positions: Int[Array, "batch length"],
         *,
         dropout_key: jax.Array | None = None,
+        documents: int = attention.DOCUMENTS,
     ) -> Float[Array, "batch length word_embed"]:
         """The states that the logits are made of.
 
@@ -237,41 +238,72 @@ class OPT:
           segment_ids: the document of each position, from 1; 0 is padding.
           positions: position within the document, from 0; one of `max_positions` or more gives NaN.
           dropout_key: deterministic without one.
+          documents: the most that a row holds.
         """
-        config = self.config
-        keys = None if dropout_key is None else jax.random.split(dropout_key, config.num_layers + 1)
-        ends = self._ends(params)
-        x = self._embed(ends, tokens, positions)
-        if keys is not None and config.embed_dropout:
-            x = dropout(x, config.dropout, keys[-1])
+        config, keys = self.config, self.dropout_keys(dropout_key)
 
         def body(x: Array, scanned: tuple[Params, jax.Array | None]) -> tuple[Array, None]:
             layer_params, key = scanned
-            layer_key, attention_key = (None, None) if key is None else jax.random.split(key)
-
-            def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
-                mixed = document_attention(
-                    query,
-                    key,
-                    value,
-                    segment_ids,
-                    implementation=config.attention,
-                    dropout_rate=config.attention_dropout,
-                    dropout_key=attention_key,
-                    spread=self._spread,
-                )
-                return mixed, None
-
-            x, _ = self._layer(layer_params)(x, attend, layer_key)
-            return self._constrain(x), None
+            return self.layer(layer_params, x, segment_ids, key, documents), None
 
         if config.remat != "none":
             policy = None
             if config.remat == "dots":
                 policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
             body = jax.checkpoint(body, policy=policy, prevent_cse=False)  # a scan keeps the copies apart
+        x = self.enter(params, tokens, positions, None if keys is None else keys[-1])
         x, _ = jax.lax.scan(body, x, (params["layers"], None if keys is None else keys[:-1]))
-        return self._leave(ends, x)
+        return self.leave(params, x)
+
+    def dropout_keys(self, key: jax.Array | None) -> jax.Array | None:
+        """A key for each layer, and at last one for the embeddings."""
+        return None if key is None else jax.random.split(key, self.config.num_layers + 1)
+
+    def enter(
+        self,
+        params: Params,
+        tokens: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        key: jax.Array | None,
+    ) -> Float[Array, "batch length embed"]:
+        """What the first layer is given; of `params` only those outside the layers are used."""
+        x = self._embed(self._ends(params), tokens, positions)
+        return dropout(x, self.config.dropout, key) if self.config.embed_dropout else x
+
+    def layer(
+        self,
+        layer_params: Params,
+        x: Float[Array, "batch length embed"],
+        segment_ids: Int[Array, "batch length"],
+        key: jax.Array | None,
+        documents: int = attention.DOCUMENTS,
+    ) -> Float[Array, "batch length embed"]:
+        """One layer, whose parameters are no longer stacked."""
+        config = self.config
+        layer_key, attention_key = (None, None) if key is None else jax.random.split(key)
+
+        def attend(query: Array, key: Array, value: Array) -> tuple[Array, None]:
+            mixed = document_attention(
+                query,
+                key,
+                value,
+                segment_ids,
+                implementation=config.attention,
+                dropout_rate=config.attention_dropout,
+                dropout_key=attention_key,
+                documents=documents,
+                spread=self._spread,
+            )
+            return mixed, None
+
+        x, _ = self._layer(layer_params)(x, attend, layer_key)
+        return self._constrain(x)
+
+    def leave(
+        self, params: Params, x: Float[Array, "batch length embed"]
+    ) -> Float[Array, "batch length word_embed"]:
+        """What follows the last layer; of `params` only those outside the layers are used."""
+        return self._leave(self._ends(params), x)
 
     def logits(
         self, params: Params, hidden: Float[Array, "*batch word_embed"]
