@@ -25,8 +25,9 @@ from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.training import distributed as processes
 from iml.training import tunings
+from iml.training.loss_scale import LossScale, check_dtype
 from iml.training.mesh import MeshConfig
-from iml.training.optimizer import AdamConfig
+from iml.training.optimizer import AdamConfig, Lomo
 from iml.training.rules import PartitionRules
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ CONFIGURABLES = (
     *mixing.CONFIGURABLES,
     *prompts.CONFIGURABLES,
     AdamConfig,
+    Lomo,
+    LossScale,
     MeshConfig,
     PartitionRules,
     *tunings.CONFIGURABLES,
@@ -78,7 +81,9 @@ def train(
     init_from: str | None = None,
     tuning: tunings.Settings = None,
     prompt_format: PromptFormat = PromptFormat(),  # noqa: B008 (frozen)
-    optimizer: AdamConfig = AdamConfig(),  # noqa: B008
+    optimizer: AdamConfig | Lomo = AdamConfig(),  # noqa: B008
+    loss_scale: LossScale | None = None,
+    loss_chunk: int | None = 1024,
     mesh: MeshConfig = MeshConfig(),  # noqa: B008
     rules: PartitionRules = PartitionRules(),  # noqa: B008
     microbatches: int = 1,
@@ -116,10 +121,13 @@ def train(
       steps: updates of the whole run.
       batch_size: packed rows in a batch, over all devices and microbatches.
       length: positions of a row.
-      init_from: None for random parameters, or a folder of iml or of Hugging Face's OPT.
+      init_from: None for random parameters, or a folder of iml or of Hugging Face's OPT; with LoRA also one
+        of PEFT, whose adapters are gone on with.
       tuning: None trains all parameters; else which of them.
       prompt_format: how examples become prompts.
       optimizer: the optimiser.
+      loss_scale: how the loss is scaled in float16, which needs it; None otherwise.
+      loss_chunk: positions of a device whose logits are held at a time; None or 0 for all of a microbatch.
       mesh: the device mesh.
       rules: which axis of a parameter is split over which axis of the mesh.
       microbatches: parts of a batch that are computed one after the other, to save memory.
@@ -167,6 +175,7 @@ def train(
     ):
         if value < 1:
             raise InputError(f"must be at least 1, not {value}", field=f"train.{name}")
+    check_dtype(model.dtype, loss_scale)
     if length > model.max_positions:
         raise InputError(
             f"{length} is longer than the model's {model.max_positions} positions", field="train.length"
@@ -176,7 +185,8 @@ def train(
         from iml.training.planner import Job
 
         parts = (model, optimizer, mesh, rules, steps, batch_size, length, microbatches, segments)
-        precompile(Job(*parts, target_budget, tuning), topology.split(","), console, suggest, output)
+        job = Job(*parts, target_budget, tuning, loss_chunk, loss_scale)
+        precompile(job, topology.split(","), console, suggest, output)
         return {}
     watch = None
     if distributed or coordinator_address or num_processes or process_id:
@@ -231,7 +241,7 @@ def train(
             lora=chosen.lora,
         )
         trained_axes, _ = chosen.split(network.logical_axes())
-        update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes)
+        update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes, loss_scale)
         layout = step_lib.lay_out(network, update, rules, device_mesh, chosen)
         setup = loop.Setup(
             model=network,
@@ -241,6 +251,8 @@ def train(
             rules=rules,
             tuning=chosen,
             optimizer=optimizer,
+            loss_chunk=loss_chunk,
+            loss_scale=loss_scale,
             microbatches=microbatches,
             steps=steps,
             seed=seed,

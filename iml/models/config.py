@@ -12,7 +12,8 @@ from iml.errors import InputError
 #: Rows of the position table that come before position 0: fairseq counts from padding_idx + 1.
 POSITION_OFFSET = 2
 
-_DTYPES = ("float32", "bfloat16")
+_DTYPES = ("float32", "bfloat16", "float16")
+_PARAM_DTYPES = ("float32", "bfloat16")
 _REMAT = ("none", "full", "dots")
 
 
@@ -34,6 +35,7 @@ class OPTConfig:
       embed_dropout: OPT-IML's tuning drops embeddings (arXiv 2212.12017, section 3.3); pre-training did not.
       attention_dropout: rate on the attention probabilities.
       dtype: what activations and matrix products are in; layer norms, softmax and logits are float32.
+        Training in float16 needs loss scaling.
       param_dtype: what the parameters are kept in.
       remat: what the backward pass recomputes: "none", "full" (each layer) or "dots" (all but products).
       attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`, or "auto" for
@@ -72,7 +74,7 @@ class OPTConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise _bad(name, f"must be in [0, 1), not {getattr(self, name)}")
-        for name, allowed in (("dtype", _DTYPES), ("param_dtype", _DTYPES), ("remat", _REMAT)):
+        for name, allowed in (("dtype", _DTYPES), ("param_dtype", _PARAM_DTYPES), ("remat", _REMAT)):
             if getattr(self, name) not in allowed:
                 raise _bad(name, f"must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.word_embed_dim == self.embed_dim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from iml.training import (
     distributed,
     feed,
     flops,
+    loss_scale,
     metrics,
     optimizer,
     partition,
@@ -27,8 +29,9 @@ from iml.training import (
     step,
 )
 from iml.training.distributed import REQUEUE
+from iml.training.fused import make_step
 from iml.training.rules import PartitionRules
-from iml.training.tuning import Tuning, join, make_store
+from iml.training.tuning import Tuning
 
 #: Steps that the devices may lag behind the host.
 _AHEAD = 2
@@ -46,6 +49,8 @@ class Setup:
       rules: which axis of a parameter is split over which axis of the mesh.
       tuning: which parameters are trained.
       optimizer: the optimiser's settings.
+      loss_chunk: positions of a device whose logits are held at a time; None or 0 for all.
+      loss_scale: how the loss is scaled in float16, else None.
       microbatches: parts of each batch, computed one after the other.
       steps: steps of the whole run.
       seed: of dropout and of initial parameters.
@@ -64,7 +69,9 @@ class Setup:
     layout: step.Layout
     rules: PartitionRules
     tuning: Tuning
-    optimizer: optimizer.AdamConfig
+    optimizer: optimizer.AdamConfig | optimizer.Lomo
+    loss_chunk: int | None
+    loss_scale: loss_scale.LossScale | None
     microbatches: int
     steps: int
     seed: int
@@ -78,7 +85,7 @@ class Setup:
 
     def make_optimizer(self):
         trained, _ = self.tuning.split(self.model.logical_axes())
-        return optimizer.make_optimizer(self.optimizer, self.steps, trained)
+        return optimizer.make_optimizer(self.optimizer, self.steps, trained, self.loss_scale)
 
 
 class Trainer:
@@ -175,15 +182,17 @@ class Trainer:
 def compile_step(setup: Setup):
     """The run's step, as `step.make_train_step` gives it."""
     stream, names = setup.stream, benchmark_names(setup.stream)
-    return step.make_train_step(
+    return make_step(
         setup.model,
+        setup.optimizer,
         setup.make_optimizer(),
-        optimizer.make_schedule(setup.optimizer, setup.steps),
+        setup.steps,
         setup.layout,
         setup.mesh,
         setup.microbatches,
         [names.index(stream.store.tasks[task].card.benchmark) for task in stream.tasks],
         len(names),
+        setup.loss_chunk,
     )
 
 
@@ -197,7 +206,7 @@ class _Log:
 
     def __init__(self, setup: Setup, done: int, console: Console):
         self.last: metrics.Record = {}
-        self._names = benchmark_names(setup.stream)
+        self._names, self._loss_scale = benchmark_names(setup.stream), setup.loss_scale
         stream = setup.stream
         learnt = (stream.limits.targets or stream.length) / stream.length
         self._flops = flops.flops_per_token(setup.model.config, stream.length, learnt)
@@ -232,8 +241,10 @@ class _Log:
         window, done, seconds, waited = self._ended
         self._ended = None
         if self._writer:
+            fetched = jax.device_get(window)
+            loss_scale.check_learning(fetched, self._loss_scale)
             self.last = metrics.summarise(
-                jax.device_get(window), done, seconds, waited, self._names, self._flops, self._peak
+                fetched, done, seconds, waited, self._names, self._flops, self._peak
             )
             self._writer.write(self.last)
 
@@ -263,7 +274,8 @@ def start_params(setup: Setup, init_from: str | None) -> Any:
     """The model's parameters that a run begins with, trained and frozen ones, on the mesh.
 
     Args:
-      init_from: None for random ones, or a folder of iml (run, checkpoint, parameters) or Hugging Face's OPT.
+      init_from: None for random ones, or a folder of iml (run, checkpoint, parameters), of Hugging Face's OPT or,
+        where adapters are trained, of PEFT.
 
     Raises:
       InputError: the folder is neither, or belongs to a model of another shape.
@@ -274,19 +286,19 @@ def start_params(setup: Setup, init_from: str | None) -> Any:
         return jax.jit(setup.model.init, out_shardings=shardings)(key)
     from iml.training import initial
 
-    lora = setup.model.lora
-    if lora is None:
+    if setup.model.lora is None:
         return initial.read_params(init_from, setup.model, shardings)
     plain = OPT(setup.model.config, platform="cpu")
     plain_shardings = partition.shard_params(
         plain.abstract_params(), plain.logical_axes(), setup.rules, setup.mesh
     )
-    base = initial.read_params(init_from, plain, plain_shardings, make_store(lora, shardings))
     # What only the frozen parameters need is not computed.
     fresh = jax.jit(
         lambda key: setup.tuning.split(setup.model.init(key))[0], out_shardings=setup.layout.shardings.params
     )
-    return join(fresh(key), base)
+    return initial.read_adapted(
+        init_from, setup.model, plain_shardings, shardings, functools.partial(fresh, key)
+    )
 
 
 def begin(setup: Setup, init_from: str | None) -> tuple[step.TrainState, Any]:

@@ -8,6 +8,7 @@ the window with it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iml.errors import InputError
@@ -78,6 +79,26 @@ def check_dtype(dtype: str, config: LossScale | None) -> None:
             f"OPTConfig.dtype {dtype!r} with{'out' if config is None else ''} loss scaling",
             field="train.loss_scale",
             remedy="Bind train.loss_scale = @LossScale() for float16, and only for it",
+        )
+
+
+def check_learning(window: Sequence[Mapping[str, Any]], config: LossScale | None) -> None:
+    """A run must not go on where every step overflows at the smallest scale.
+
+    Args:
+      window: metrics of some steps, as `step.make_train_step` gives them.
+
+    Raises:
+      InputError: all of them were left out, the last one at the smallest scale.
+    """
+    if config is None or not all(metrics["skipped"] for metrics in window):
+        return
+    scale = float(window[-1]["loss_scale"])
+    if scale / config.factor < config.minimum:
+        raise InputError(
+            f"{len(window)} steps one after the other overflowed in float16, at the smallest loss scale {scale}",
+            field="LossScale.minimum",
+            remedy="Train in bfloat16, with a lower learning rate, or from an earlier checkpoint",
         )
 
 

@@ -56,7 +56,8 @@ def summarise(
         "step": step,
         "loss": float(total["loss_sum"] / max(total["target_tokens"], 1)),
         "learning_rate": float(window[-1]["learning_rate"]),
-        "grad_norm": float(total["grad_norm"] / len(window)),
+        # Steps that overflow under loss scaling have none.
+        "grad_norm": float(total["grad_norm"] / max(len(window) - total.get("skipped", 0.0), 1)),
         "tokens_per_second": float(total["tokens"] / seconds),
         "target_tokens_per_second": float(total["target_tokens"] / seconds),
         "fill": float(total["tokens"] / total["positions"]),
@@ -71,6 +72,8 @@ def summarise(
             if count
         },
     }
+    if "loss_scale" in total:
+        record |= {"loss_scale": float(window[-1]["loss_scale"]), "skipped": int(total["skipped"])}
     if peak_flops:
         record["mfu"] = float(total["positions"]) * flops_per_position / seconds / peak_flops
     return record

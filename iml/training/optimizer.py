@@ -47,7 +47,41 @@ class AdamConfig:
                 )
 
 
-def make_schedule(config: AdamConfig, steps: int) -> optax.Schedule:
+@dataclasses.dataclass(frozen=True)
+class Lomo:
+    """LOMO (arXiv 2306.09782): plain gradient descent, a layer's gradient used and dropped before the next one's.
+
+    There are neither moments nor a tree of gradients; see `iml.training.fused`. The schedule is AdamConfig's.
+
+    Attributes:
+      learning_rate: its peak.
+      warmup_steps: steps to the peak.
+      decay_steps: the step at which the rate would be 0; None for the end of the run.
+      clip: largest L2 norm of the gradient; it takes a second backward pass, as in the paper. None does not clip.
+      clip_value: largest size of a gradient's element, which takes no second pass (the paper's section 3.3).
+    """
+
+    learning_rate: float = 0.03
+    warmup_steps: int = 60
+    decay_steps: int | None = None
+    clip: float | None = 1.0
+    clip_value: float | None = None
+
+    def __post_init__(self):
+        for name in ("learning_rate", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"must not be negative, not {getattr(self, name)}", field=f"Lomo.{name}")
+        for name in ("clip", "clip_value"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"must be above 0, or None, not {value}", field=f"Lomo.{name}")
+        if self.clip and self.clip_value:
+            raise InputError(
+                "clips what clip clips already", field="Lomo.clip_value", remedy="Set one to None"
+            )
+
+
+def make_schedule(config: AdamConfig | Lomo, steps: int) -> optax.Schedule:
     """The learning rate of the update after `count` others.
 
     The first of w warm-up updates has 1/w of the peak; the last update of a run still has a rate above 0.
@@ -66,9 +100,9 @@ def make_schedule(config: AdamConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(
-    config: AdamConfig, steps: int, axes: Any, loss_scale: LossScale | None = None
+    config: AdamConfig | Lomo, steps: int, axes: Any, loss_scale: LossScale | None = None
 ) -> optax.GradientTransformation:
-    """The optimiser.
+    """The optimiser; LOMO's updates are not made here, and it has no state.
 
     Args:
       config: its settings.
@@ -81,6 +115,8 @@ def make_optimizer(
     import jax.numpy as jnp
     import optax
 
+    if isinstance(config, Lomo):
+        return optax.identity()
     decayed = jax.tree.map(_is_matrix, axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     adam = optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip is not None else optax.identity(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from iml.training import mesh as mesh_lib
 from iml.training import optimizer as optimizer_lib
 from iml.training import partition
 from iml.training import step as step_lib
+from iml.training.loss_scale import LossScale
 from iml.training.rules import PartitionRules
 
 CONFIG = OPTConfig(
@@ -101,6 +104,39 @@ def compute(
     }
 
 
+class Descent(NamedTuple):
+    """Steps of one batch: each one's metrics, the parameters before the first and after each, the state at last."""
+
+    metrics: list[dict[str, np.ndarray]]
+    params: list[Any]
+    state: step_lib.TrainState
+
+
+def descend(
+    model: OPT, loss_scale: LossScale | None, steps: int, spoilt_row: int | None = None, **axes: int
+) -> Descent:
+    """Trains on one batch; the loss of a spoilt row overflows float16 on the device that has it."""
+    mesh, made = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes)), make_batch()
+    if spoilt_row is not None:
+        made["loss_weights"][spoilt_row] *= 1e6
+    optimizer = optimizer_lib.make_optimizer(ADAM, 100, model.logical_axes(), loss_scale)
+    layout = step_lib.lay_out(model, optimizer, PartitionRules(), mesh)
+    params = jax.jit(model.init, out_shardings=layout.shardings.params)(jax.random.key(0))
+    rows = partition.shard_batch(mesh)
+    batch = {name: jax.device_put(array, rows) for name, array in made.items()}
+    schedule = optimizer_lib.make_schedule(ADAM, 100)
+    train_step = step_lib.make_train_step(model, optimizer, schedule, layout, mesh, loss_chunk=7)
+    state, found = (
+        step_lib.begin(layout, optimizer, params),
+        Descent([], [jax.tree.map(np.array, params)], None),
+    )
+    for _ in range(steps):
+        state, metrics = train_step(state, {}, batch, jax.random.key(1))
+        found.metrics.append(jax.device_get(metrics))
+        found.params.append(jax.tree.map(np.array, state.params))
+    return found._replace(state=state)
+
+
 MESHES = {
     "data": {"data": 8},
     "fsdp": {"data": 1, "fsdp": 8},
@@ -112,5 +148,10 @@ MESHES = {
 }
 
 if __name__ == "__main__":
+    # One device's overflow leaves the update out on all.
+    half = OPT(dataclasses.replace(CONFIG, dtype="float16"))
+    spoilt = descend(half, LossScale(), 1, spoilt_row=1, data=2, fsdp=2, tensor=2)
+    assert spoilt.metrics[0]["skipped"] == 1 and spoilt.state.opt_state.scale == 2
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *spoilt.params)))
     for name, settings in MESHES.items():
         np.savez(pathlib.Path(sys.argv[1]) / f"{name}.npz", **compute(**settings))
