@@ -10,7 +10,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from iml.training import feed, flops, leak_probe, loop, tuning
+from iml.models import attention
+from iml.training import feed, flops, kernel_check, leak_probe, loop, tuning
 
 #: Steps timed; one before them compiles.
 STEPS = 20
@@ -20,14 +21,19 @@ def examine(setup: loop.Setup, console: Console) -> dict[str, Any]:
     """Runs a few steps of a run from random parameters, and writes nothing.
 
     Returns:
-      What was found and measured: devices, attention, tokens_per_second, step_seconds (median), compile_seconds,
-      input_wait (share of the time that steps waited for batches), mfu and device_memory (bytes at the peak) where
-      they are known.
+      What was found and measured: devices, attention (the one in use), kernels (each that there is for the
+      platform, or why it cannot be had), kernel_error (see `kernel_check.compare`), tokens_per_second,
+      step_seconds (median), compile_seconds, input_wait (share of the time that steps waited for batches), mfu
+      and device_memory (bytes at the peak) where they are known.
 
     Raises:
       LeakError: packed documents see each other.
+      KernelError: the attention in use is not the reference's.
     """
-    device = jax.devices()[0]
+    device, config = jax.devices()[0], setup.model.config
+    kernels = attention.available(device.platform, config.dtype)
+    with console.status("comparing attention with the reference"):
+        error = kernel_check.compare(config, setup.mesh, setup.stream.length)
     with console.status("probing for leaks"):
         state, frozen = loop.begin(setup, None)
         params = tuning.join(state.params, frozen)
@@ -50,7 +56,11 @@ def examine(setup: loop.Setup, console: Console) -> dict[str, Any]:
     median = statistics.median(seconds[1:])
     found: dict[str, Any] = {
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "attention": setup.model.config.attention,
+        "attention": config.attention,
+        "kernels": "; ".join(
+            name if why is None else f"{name}: not here, {why}" for name, why in kernels.items()
+        ),
+        "kernel_error": error,
         "leak_probe": f"passed: a document changes itself (by {change:.2g}) and no other",
         "compile_seconds": seconds[0] - median,
         "step_seconds": median,
