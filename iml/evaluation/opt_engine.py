@@ -44,4 +44,4 @@ class OPTEngine:
         parts: Sequence[Sequence[int]] | None = None,
         progress: Progress = no_progress,
     ) -> list[Generated]:
-        return self._generator(decoding).generate(sources, progress)
+        return self._generator(decoding).generate(sources, parts, progress)

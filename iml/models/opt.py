@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from iml.models import attention, nf4
 from iml.models.adapters import LoRA
-from iml.models.attention import document_attention, dropout, masked_attention
+from iml.models.attention import document_attention, dropout
 from iml.models.config import POSITION_OFFSET, OPTConfig
 from iml.models.linear import FrozenLinear, Linear
 
@@ -29,13 +29,6 @@ Params = dict[str, Any]
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 _LAYER_NORM_EPSILON = 1e-5
-
-
-class Cache(NamedTuple):
-    """Keys and values of the tokens decoded so far, in the compute dtype."""
-
-    keys: Float[Array, "layers batch length heads head_dim"]
-    values: Float[Array, "layers batch length heads head_dim"]
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -169,7 +162,7 @@ class OPT:
         if lora is not None:
             lora.check(config)
         resolved = attention.resolve(
-            config.attention, platform or jax.default_backend(), config.attention_dropout
+            config.attention, platform or jax.default_backend(), config.attention_dropout, config.dtype
         )
         self.config = dataclasses.replace(config, attention=resolved)
         self._constrain = constrain or (lambda x: x)
@@ -312,61 +305,42 @@ class OPT:
         table = params["embed_tokens"]["embedding"].astype(hidden.dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
 
-    def init_cache(self, batch: int, length: int) -> Cache:
-        """An empty cache for `length` tokens a row."""
-        config = self.config
-        shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
-        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-
-    def decode(
+    def run(
         self,
         params: Params,
-        tokens: Int[Array, "batch steps"],
-        positions: Int[Array, "batch steps"],
-        cache: Cache,
-        *,
-        start: int | Int[Array, ""],
-        key_mask: Bool[Array, "batch length"],
-    ) -> tuple[Float[Array, "batch steps vocab"], Cache]:
-        """Logits of a few more tokens of one document a row, and the cache with them in it.
-
-        Prompts are padded on the left, so that all rows are as long: prefill with `steps` the padded
-        prompt's length and `start` 0, then one token a call.
+        tokens: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        attend: Callable[[Array, Array, Array, Any], tuple[Array, Any]],
+        past: Any = None,
+    ) -> tuple[Float[Array, "batch length word_embed"], Any]:
+        """The states that the logits are made of, with an attention that keeps things from layer to layer.
 
         Args:
-          params: as `init` gives them.
-          tokens: the new tokens.
-          positions: their positions within the document; any valid one for padding.
-          cache: from `init_cache` or the call before.
-          start: where in the cache the new tokens go; `start + steps` is at most its length.
-          key_mask: which places of the cache hold real tokens, now or later; places after the query are
-            never seen, so True there is harmless.
+          params: as `init` gives them, or with a tuple of layers in place of the stacked ones.
+          positions: as for `hidden`.
+          attend: of query, key, value and what `past` holds for the layer, the result and what to keep.
+          past: arrays stacked as the layers are, or tuples of one array a layer where the layers are a tuple.
+
+        Returns:
+          The states, and what the layers kept, in the shape of `past`.
         """
-        steps, length = tokens.shape[1], cache.keys.shape[2]
-        seen = jnp.arange(length)[None, :] <= (start + jnp.arange(steps))[:, None]
-        mask = key_mask[:, None, :] & seen[None]
-        ends = self._ends(params)
+        ends, layers = self._ends(params), params["layers"]
         x = self._embed(ends, tokens, positions)
 
-        def body(
-            carry: tuple[Array, Cache], scanned: tuple[Params, Array]
-        ) -> tuple[tuple[Array, Cache], None]:
-            (x, cache), (layer_params, number) = carry, scanned
+        def body(x: Array, scanned: tuple[Params, Any]) -> tuple[Array, Any]:
+            layer_params, before = scanned
+            x, kept = self._layer(layer_params)(x, lambda *args: attend(*args, before))
+            return self._constrain(x), kept
 
-            def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
-                place = (number, 0, start, 0, 0)
-                grown = Cache(
-                    jax.lax.dynamic_update_slice(cache.keys, key[None], place),
-                    jax.lax.dynamic_update_slice(cache.values, value[None], place),
-                )
-                return masked_attention(query, grown.keys[number], grown.values[number], mask), grown
-
-            x, grown = self._layer(layer_params)(x, attend)
-            return (self._constrain(x), grown), None
-
-        numbers = jnp.arange(self.config.num_layers)
-        (x, cache), _ = jax.lax.scan(body, (x, cache), (params["layers"], numbers))
-        return self.logits(params, self._leave(ends, x)), cache
+        if not isinstance(layers, tuple):
+            x, kept = jax.lax.scan(body, x, (layers, past))
+            return self._leave(ends, x), kept
+        each = []
+        for number, layer in enumerate(layers):
+            before = jax.tree.map(lambda part, n=number: part[n], past, is_leaf=_is_layers)
+            x, kept = body(x, (layer, before))
+            each.append(kept)
+        return self._leave(ends, x), jax.tree.map(lambda *parts: parts, *each)
 
     def _ends(self, params: Params) -> Ends:
         return nnx.merge(self._ends_graph, _state({k: v for k, v in params.items() if k != "layers"}))
@@ -386,6 +360,10 @@ class OPT:
     def _leave(self, ends: Ends, x: Array) -> Array:
         x = ends.final_layer_norm(x) if self.config.final_norm else x
         return ends.project_out(x) if self.config.word_embed_dim else x
+
+
+def _is_layers(node: Any) -> bool:
+    return type(node) is tuple
 
 
 def _state(params: Params) -> nnx.State:

@@ -157,34 +157,6 @@ def test_a_poisoned_neighbour_changes_nothing(model):
     assert np.isfinite(after).all()
 
 
-def test_cached_decoding_equals_the_full_forward(model):
-    opt, params = model
-    documents = [np.arange(5, 14), np.arange(30, 36)]
-    batch, places = _pack(documents, [[0], [1]])
-    full = opt.apply(params, *batch)
-    longest, prompt = 9, 4
-    # Padded on the left: both rows end at the same place.
-    tokens, mask = np.ones((2, longest), np.int32), np.ones((2, longest + 3), bool)
-    positions = np.zeros((2, longest), np.int32)
-    for row, document in enumerate(documents):
-        tokens[row, longest - len(document) :] = document
-        positions[row, longest - len(document) :] = np.arange(len(document))
-        mask[row, : longest - len(document)] = False
-    decode = jax.jit(opt.decode)
-    cache = opt.init_cache(2, longest + 3)
-    logits, cache = decode(params, tokens[:, :prompt], positions[:, :prompt], cache, start=0, key_mask=mask)
-    collected = [logits]
-    for step in range(prompt, longest):
-        now = slice(step, step + 1)
-        logits, cache = decode(params, tokens[:, now], positions[:, now], cache, start=step, key_mask=mask)
-        collected.append(logits)
-    decoded = np.concatenate(collected, axis=1)
-    assert np.isfinite(decoded).all()
-    for row, document in enumerate(documents):
-        expected = full[places[row]]
-        np.testing.assert_allclose(decoded[row, longest - len(document) :], expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("remat", ["full", "dots"])
 def test_recomputing_changes_no_gradient(remat):
     config = dataclasses.replace(KINDS["pre_norm"], attention_dropout=0.1)

@@ -1,0 +1,134 @@
+"""OPT over tokens whose context has been read before: its keys and values are kept, layer by layer.
+
+Two ways to go on. `read` takes many tokens a row under any mask, behind a context that all rows share; `step` takes
+one token a row, and keeps the context of each row in a ring of columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from iml.models.opt import OPT, Params
+
+
+class Cache(NamedTuple):
+    """Keys and values in the compute dtype: all layers stacked in one array, or a tuple of one array a layer."""
+
+    keys: Any
+    values: Any
+
+
+class Shared(NamedTuple):
+    """A context that all rows share: its cache, of one row, and how many of the columns are filled."""
+
+    cache: Cache
+    filled: Int[Array, ""]
+
+
+def read(
+    opt: OPT,
+    params: Params,
+    tokens: Int[Array, "batch length"],
+    positions: Int[Array, "batch length"],
+    mask: Bool[Array, "batch length length"],
+    context: Shared | None = None,
+) -> tuple[Float[Array, "batch length word_embed"], Cache]:
+    """States of new tokens, and their own keys and values [layers, batch, heads, length, head_dim].
+
+    Args:
+      positions: places of the tokens within their documents; any valid one for padding.
+      mask: which of the new tokens each of them sees. All of the context is seen by all.
+    """
+
+    def attend(query: Array, key: Array, value: Array, past: Cache) -> tuple[Array, Cache]:
+        query = query * query.shape[-1] ** -0.5
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
+        own = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
+        if context is None:
+            weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+            return jnp.einsum("bhqk,bkhd->bqhd", weights, value), own
+        keys, values = past.keys[0], past.values[0]
+        before = jnp.einsum("bqhd,hkd->bhqk", query, keys, preferred_element_type=jnp.float32)
+        before = jnp.where(jnp.arange(keys.shape[1]) < context.filled, before, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(jnp.concatenate([before, logits], axis=-1), axis=-1).astype(value.dtype)
+        old, new = weights[..., : keys.shape[1]], weights[..., keys.shape[1] :]
+        mixed = jnp.einsum("bhqk,hkd->bqhd", old, values) + jnp.einsum("bhqk,bkhd->bqhd", new, value)
+        return mixed, own
+
+    return opt.run(params, tokens, positions, attend, None if context is None else context.cache)
+
+
+def step(
+    opt: OPT,
+    params: Params,
+    tokens: Int[Array, " batch"],
+    filled: Int[Array, " batch"],
+    time: Int[Array, ""],
+    cache: Cache,
+) -> tuple[Float[Array, "batch word_embed"], Cache]:
+    """The state of one more token a row, and the cache [layers, batch, heads, columns, head_dim] with it in it.
+
+    The token goes to column `time` modulo the columns, the same for all rows. A row's context stands in the
+    `filled` columns before it, so that rows of different lengths need neither padding nor a column each.
+
+    Args:
+      filled: tokens of each row's context, at most the columns less one; the place of the token.
+    """
+
+    def attend(query: Array, key: Array, value: Array, past: Cache) -> tuple[Array, Cache]:
+        columns = past.keys.shape[2]
+        place = (0, 0, time % columns, 0)
+        keys = jax.lax.dynamic_update_slice(past.keys, key.swapaxes(1, 2), place)
+        values = jax.lax.dynamic_update_slice(past.values, value.swapaxes(1, 2), place)
+        visible = (time - jnp.arange(columns)) % columns <= filled[:, None]
+        query = query[:, 0] * query.shape[-1] ** -0.5
+        logits = jnp.einsum("bhd,bhkd->bhk", query, keys, preferred_element_type=jnp.float32)
+        logits = jnp.where(visible[:, None], logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        return jnp.einsum("bhk,bhkd->bhd", weights, values)[:, None], Cache(keys, values)
+
+    hidden, cache = opt.run(params, tokens[:, None], filled[:, None], attend, cache)
+    return hidden[:, 0], cache
+
+
+def empty_cache(opt: OPT, batch: int, columns: int, apart: bool) -> Cache:
+    """A cache of zeros; its layers apart where the parameters' are."""
+    config = opt.config
+    shape = (batch, config.num_heads, columns, config.head_dim)
+    if apart:
+        layers = range(config.num_layers)
+        return Cache(*(tuple(jnp.zeros(shape, config.dtype) for _ in layers) for _ in range(2)))
+    return Cache(*(jnp.zeros((config.num_layers, *shape), config.dtype) for _ in range(2)))
+
+
+def insert(cache: Cache, new: Cache, source: Int[Array, " batch"], time: Int[Array, ""]) -> Cache:
+    """Rows of a cache replaced by contexts just read, flush right, their last token in the column before `time`.
+
+    Args:
+      new: [layers, rows, heads, length, head_dim], from `read`.
+      source: for each row of the cache the row of `new` that replaces it, or -1.
+    """
+
+    def replace(old: Array, new: Array) -> Array:
+        columns, length = old.shape[-2], new.shape[-2]
+        pad = [(0, 0)] * (new.ndim - 2) + [(0, columns - length), (0, 0)]
+        rolled = jnp.roll(jnp.pad(new, pad), (time - length) % columns, axis=-2)
+        taken = jnp.take(rolled, jnp.maximum(source, 0), axis=-4)
+        chosen = (source >= 0).reshape(-1, 1, 1, 1)
+        return jnp.where(chosen, taken, old)
+
+    if isinstance(cache.keys, tuple):
+        new = Cache(*(tuple(part[i] for i in range(part.shape[0])) for part in new))
+    return jax.tree.map(replace, cache, new)
+
+
+def layers_apart(params: Params) -> Params:
+    """The parameters with a tuple of layers in place of stacked ones: XLA's CPU code copies what a scan slices."""
+    layers = params["layers"]
+    count = jax.tree.leaves(layers)[0].shape[0]
+    return {**params, "layers": tuple(jax.tree.map(lambda x, i=i: x[i], layers) for i in range(count))}
