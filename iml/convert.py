@@ -3,15 +3,19 @@
     python -m iml.convert --gin.convert.source=opt-1.3b --gin.convert.target=weights/opt_1.3b
     python -m iml.convert --gin.convert.source=runs/tuned --gin.convert.target=tuned_hf \\
         --gin.convert.target_format=hf
+
+Low-rank adapters are merged into the weights, unless `target_format` is "peft", which keeps them apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -20,12 +24,16 @@ from iml import configuration
 from iml.errors import InputError
 from iml.evaluation import model_card
 from iml.evaluation.loading import hash_params
-from iml.models import weights_hf, weights_metaseq
+from iml.models import lora as lora_lib
+from iml.models import weights_hf, weights_metaseq, weights_peft
+from iml.models.adapters import LoRA
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT, Params
+from iml.training import checkpoints
+from iml.training.tuning import join
 
-_SOURCES = ("auto", "hf", "metaseq", "iml")
-_TARGETS = ("iml", "hf")
+_SOURCES = ("auto", "hf", "metaseq", "iml", "peft")
+_TARGETS = ("iml", "hf", "peft")
 #: How far float32 logits may lie from transformers'.
 _TOLERANCE = 1e-3
 
@@ -42,21 +50,25 @@ def convert(
     check: bool = True,
     evaluations: Sequence[str] | None = None,
     contamination: str | None = None,
+    base: str | None = None,
     dry_run: bool = False,
 ) -> None:
     """Converts a model's weights.
 
     Args:
-      source: a Hugging Face folder, a consolidated metaseq checkpoint (a file), or a folder of iml.
+      source: a Hugging Face folder, a consolidated metaseq checkpoint (a file), a folder of iml,
+        or PEFT's adapters.
       target: the folder to write; it must not hold anything.
-      source_format: "hf", "metaseq", "iml" or "auto", which looks.
-      target_format: "iml" or "hf".
+      source_format: "hf", "metaseq", "iml", "peft" or "auto", which looks.
+      target_format: "iml", "hf" or, of a run that trains adapters, "peft".
       vocabulary_dir: the BPE's folder to keep beside the weights; by default the source's own, if any.
       model: the shape of a metaseq model whose file does not say it.
       dtype: what Hugging Face weights are written in; by default what the parameters are in.
       max_shard_bytes: larger Hugging Face weights go into several files.
       check: compare the logits with those of transformers, where it is installed and one side is a Hugging
-        Face folder.
+        Face folder; of adapters over float32 weights from such a folder, with those of PEFT.
+      base: the folder of the model that PEFT's adapters belong to; by default the one that they name or, where
+        they are written, the one that the run began from.
       dry_run: say what would be done, do nothing.
 
     Raises:
@@ -70,9 +82,13 @@ def convert(
     if dtype is not None and dtype not in ("float32", "bfloat16", "float16"):
         raise InputError("must be float32, bfloat16 or float16", field="convert.dtype")
     kind = detect(source) if source_format == "auto" else source_format
+    if kind == "peft":
+        base = weights_peft.base_folder(source, base)
     if pathlib.Path(target).exists() and any(pathlib.Path(target).iterdir()):
         raise InputError("exists already", path=target, remedy="Choose a new folder or empty this one")
-    config, vocabulary = _describe(source, kind, model)
+    config, vocabulary = (
+        _describe(base, detect(base), model) if kind == "peft" else _describe(source, kind, model)
+    )
     vocabulary = vocabulary_dir or vocabulary
     console.print(
         f"{source} ({kind}) -> {target} ({target_format}): {config.num_parameters():,} parameters, "
@@ -82,7 +98,17 @@ def convert(
     if dry_run:
         console.print(configuration.operative(), markup=False)
         return
-    params = _read(source, kind, config)
+    if target_format == "peft":
+        lora, base = _write_peft(source, kind, target, base)
+        console.print(f"wrote {target}", markup=False)
+        if check:
+            exact = (
+                lora.base == "float32" and base is not None and pathlib.Path(base, "config.json").is_file()
+            )
+            params = _read(source, kind, config) if exact else {}
+            _check(console, base if exact else None, config, params, adapters=target)
+        return
+    params = _read_merged(source, base, config) if kind == "peft" else _read(source, kind, config)
     if target_format == "hf":
         card = _card(source, target, kind, config, evaluations, contamination)
         weights_hf.write(target, config, params, vocabulary, max_shard_bytes=max_shard_bytes, dtype=dtype)
@@ -90,22 +116,17 @@ def convert(
         own = hash_params(params) if card.results else ""
         model_card.write(target, dataclasses.replace(card, model_hash=own))
     else:
-        _write_iml(target, config, params, vocabulary)
+        with _new_folder(target) as folder:
+            checkpoints.save_params(folder, config, params, vocabulary)
     console.print(f"wrote {target}", markup=False)
     if check:
         reference = target if target_format == "hf" else source if kind == "hf" else None
-        difference = _difference(reference, config, params)
-        if isinstance(difference, str):
-            console.print(f"logits not checked: {difference}", markup=False)
-            return
-        console.print(f"largest difference of the logits from transformers': {difference:.2e}")
-        # Weights written more coarsely than they were read differ as much as the rounding makes them.
-        if dtype in (None, "float32") and not difference <= _TOLERANCE:
-            raise InputError(f"the logits differ from transformers' by {difference:.2e}", path=target)
+        coarse = dtype not in (None, "float32")
+        _check(console, reference, config, params, coarse=coarse)
 
 
 def detect(source: str) -> str:
-    """Which format a model is in.
+    """Which format a model, or adapters for one, is in.
 
     Raises:
       InputError: none that is known.
@@ -115,6 +136,8 @@ def detect(source: str) -> str:
         return "metaseq"
     if not path.is_dir():
         raise InputError("no such file or folder", path=source)
+    if weights_peft.is_peft(path):
+        return "peft"
     if (path / "config.json").is_file():
         return "hf"
     return "iml"
@@ -123,8 +146,6 @@ def detect(source: str) -> str:
 def _describe(source: str, kind: str, model: OPTConfig | None) -> tuple[OPTConfig, str | None]:
     """The model's shape, and the folder of its vocabulary."""
     if kind == "iml":
-        from iml.training import checkpoints
-
         found = checkpoints.locate(source)
         return found.config, None if found.vocabulary is None else str(found.vocabulary)
     folder = pathlib.Path(source) if kind == "hf" else pathlib.Path(source).parent
@@ -143,8 +164,6 @@ def _read(source: str, kind: str, config: OPTConfig) -> Params:
         return weights_hf.read_params(source, config)
     if kind == "metaseq":
         return weights_metaseq.read(source, config)[1]
-    from iml.training import checkpoints
-
     return checkpoints.load_params(source)[1]
 
 
@@ -159,8 +178,6 @@ def _card(
     """What the card of a Hugging Face folder tells; read before anything is written."""
     run, step = None, None
     if kind == "iml":
-        from iml.training import checkpoints
-
         found = checkpoints.locate(source)
         step = found.step
         run = None if step is None else found.folder.parent.parent
@@ -168,15 +185,33 @@ def _card(
     return model_card.gather(name, config, run, step, evaluations, contamination)
 
 
-def _write_iml(target: str, config: OPTConfig, params: Params, vocabulary: str | None) -> None:
-    """Writes beside the target and renames, so that a half-written folder never has its name."""
-    from iml.training import checkpoints
+def _read_merged(source: str, base: str, config: OPTConfig) -> Params:
+    """The parameters of a model with PEFT's adapters merged into them."""
+    lora, _ = weights_peft.read_config(source)
+    plain = _read(base, detect(base), config)
+    return lora_lib.merge(lora, config, join(weights_peft.read(source, config), plain))
 
+
+def _write_peft(source: str, kind: str, target: str, base: str | None) -> tuple[LoRA, str | None]:
+    """Writes a run's adapters; gives their settings and the folder of the model that they belong to."""
+    if kind != "iml":
+        raise InputError("only a run of iml.train has adapters to write", path=source)
+    lora, adapters = checkpoints.load_adapters(source)
+    run = checkpoints.locate(source).folder.parent.parent
+    base = base or json.loads((run / "plan.json").read_text()).get("init_from")
+    with _new_folder(target) as folder:
+        weights_peft.write(folder, lora, adapters, base)
+    return lora, base
+
+
+@contextlib.contextmanager
+def _new_folder(target: str) -> Iterator[pathlib.Path]:
+    """A folder beside the target that gets its name at the end, so that a half-written one never has it."""
     path = pathlib.Path(target).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        checkpoints.save_params(folder, config, params, vocabulary)
+        yield folder
         folder.chmod(0o755)
         folder.replace(path)
     except BaseException:
@@ -184,10 +219,33 @@ def _write_iml(target: str, config: OPTConfig, params: Params, vocabulary: str |
         raise
 
 
-def _difference(folder: str | None, config: OPTConfig, params: Params) -> float | str:
-    """Largest difference of float32 logits from those of transformers, or why they cannot be compared."""
+def _check(
+    console: Console,
+    folder: str | None,
+    config: OPTConfig,
+    params: Params,
+    adapters: str | None = None,
+    coarse: bool = False,
+) -> None:
+    """Compares logits with those of a Hugging Face folder, which may have PEFT's adapters beside it.
+
+    Raises:
+      InputError: they differ, though the weights were not written more coarsely than they were read.
+    """
+    difference = _difference(folder, config, params, adapters)
+    if isinstance(difference, str):
+        console.print(f"logits not checked: {difference}", markup=False)
+        return
+    peer = "PEFT" if adapters else "transformers"
+    console.print(f"largest difference of the logits from those of {peer}: {difference:.2e}")
+    if not coarse and not difference <= _TOLERANCE:
+        raise InputError(f"the logits differ from those of {peer} by {difference:.2e}", path=folder)
+
+
+def _difference(folder: str | None, config: OPTConfig, params: Params, adapters: str | None) -> float | str:
+    """Largest difference of float32 logits from those of a folder, or why they cannot be compared."""
     if folder is None:
-        return "neither side is a Hugging Face folder"
+        return "no side is a Hugging Face folder with these weights"
     try:
         import torch
         import transformers
@@ -196,6 +254,12 @@ def _difference(folder: str | None, config: OPTConfig, params: Params) -> float 
     length = min(16, config.max_positions)
     tokens = np.random.default_rng(0).integers(3, config.vocab_size, (2, length))
     theirs = transformers.OPTForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if adapters:
+        try:
+            import peft
+        except ImportError:
+            return "peft is not installed"
+        theirs = peft.PeftModel.from_pretrained(theirs, adapters).eval()
     with torch.no_grad():
         expected = theirs(input_ids=torch.from_numpy(tokens)).logits.numpy()
     ours = OPT(dataclasses.replace(config, dtype="float32"))

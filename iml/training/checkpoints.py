@@ -22,6 +22,7 @@ from iml.training import tunings
 from iml.training.tuning import join, make_tuning, merge, spread_like
 
 if TYPE_CHECKING:
+    from iml.models.adapters import LoRA
     from iml.models.config import OPTConfig
 
 Tree = Any
@@ -92,12 +93,12 @@ def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tu
     from iml.models.opt import OPT
 
     found = locate(path)
+    tuning = make_tuning(found.tuning)
     tree = shardings(found.config) if callable(shardings) else shardings
     abstract = OPT(found.config).abstract_params()
     if tree is None:
         single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         tree = jax.tree.map(lambda _: single, abstract)
-    tuning = make_tuning(found.tuning)
     if tuning.lora:
         abstract = OPT(found.config, lora=tuning.lora).abstract_params()
     placed = place(abstract, spread_like(tree, abstract))
@@ -106,6 +107,27 @@ def load_params(path: str | os.PathLike[str], shardings: Shardings = None) -> tu
     if frozen:
         params = join(params, restore_frozen(found.folder.parent.parent, frozen))
     return found.config, merge(tuning.lora, found.config, params, tree) if tuning.lora else params
+
+
+def load_adapters(path: str | os.PathLike[str]) -> tuple[LoRA, Tree]:
+    """The adapters that a run trains, on this process's first device; `path` as in `locate`.
+
+    Raises:
+      InputError: it trains none, or they are damaged.
+    """
+    import jax
+
+    from iml.models.opt import OPT
+
+    found = locate(path)
+    tuning = make_tuning(found.tuning)
+    if tuning.lora is None:
+        raise InputError("this run trains no adapters", path=path, field="train.tuning")
+    trained, _ = tuning.split(OPT(found.config, lora=tuning.lora).abstract_params())
+    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return tuning.lora, restore_tree(
+        found.folder / "params", place(trained, jax.tree.map(lambda _: single, trained))
+    )
 
 
 def save_params(

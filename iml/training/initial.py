@@ -12,9 +12,10 @@ import numpy as np
 from etils import epath
 
 from iml.errors import InputError
+from iml.models import weights_peft
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
-from iml.training import checkpoints
+from iml.training import checkpoints, tuning
 
 #: What may differ between a model and the parameters it takes: none of it changes their shapes or meaning.
 _FREE = (
@@ -78,6 +79,48 @@ def read_params(
     return jax.tree_util.tree_map_with_path(
         lambda keys, leaf: store(tuple(key.key for key in keys), leaf), cast(params)
     )
+
+
+def read_adapted(
+    path: str,
+    model: OPT,
+    plain_shardings: Any,
+    shardings: Any,
+    fresh: Callable[[], Any],
+) -> Any:
+    """Parameters for a model with adapters: its frozen ones from a folder, made as they are kept, and its adapters.
+
+    Args:
+      path: as in `read_params`, or a folder of PEFT, whose adapters are gone on with.
+      model: takes them.
+      plain_shardings: of the same model's plain parameters.
+      shardings: of all parameters of the model.
+      fresh: makes the adapters where the folder has none.
+
+    Raises:
+      InputError: as `read_params`, or PEFT's adapters are not those that the model has.
+    """
+    lora, plain = model.lora, OPT(model.config, platform="cpu")
+    store = tuning.make_store(lora, shardings)
+    if not weights_peft.is_peft(path):
+        return tuning.join(fresh(), read_params(path, plain, plain_shardings, store))
+    found, _ = weights_peft.read_config(path)
+    if (found.rank, found.scale, set(found.targets)) != (lora.rank, lora.scale, set(lora.targets)):
+        raise InputError(
+            f"its adapters have rank {found.rank}, alpha {found.alpha:g} and targets {list(found.targets)}",
+            path=path,
+            remedy="Bind LoRA.rank, LoRA.alpha and LoRA.targets to them",
+        )
+    base = read_params(weights_peft.base_folder(path), plain, plain_shardings, store)
+    adapters = weights_peft.read(path, model.config)
+    placed = tuning.make_tuning(lora).split(shardings)[0]
+    dtype = np.dtype(model.config.param_dtype)
+    on_mesh = jax.tree.map(
+        lambda array, sharding: spread(lambda index: array[index].astype(dtype), array.shape, sharding),
+        adapters,
+        placed,
+    )
+    return tuning.join(on_mesh, base)
 
 
 def spread(
