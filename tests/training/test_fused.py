@@ -68,6 +68,7 @@ def test_lomo_is_gradient_descent(changes, model):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), found, expected)
 
 
+@pytest.mark.slow
 def test_lomo_keeps_neither_gradients_nor_moments():
     """All that a step takes beside the batch, by the compiler: about the parameters once, not four times."""
     config = dataclasses.replace(sharded.CONFIG, num_layers=24, embed_dim=64, ffn_dim=256, remat="full")
