@@ -86,6 +86,17 @@ class StoredLeaf:
     leaf: Leaf
     tensors: tuple[Tensor, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.leaf.shape
+
+    def read_tensor(self, number: int) -> np.ndarray:
+        """One layer of a stacked leaf, or the whole of another, in its dtype."""
+        if not self.leaf.stacked:
+            return self.read()
+        rest = (slice(None),) * (len(self.leaf.shape) - 1)
+        return self.read((slice(number, number + 1), *rest))[0]
+
     def read(self, index: tuple[slice, ...] | None = None) -> np.ndarray:
         """A part of the leaf in its dtype; of the files only that part is read, layer by layer.
 
@@ -154,6 +165,10 @@ def assemble(
 def disassemble(config: OPTConfig, params: Params) -> Iterator[tuple[str, np.ndarray]]:
     """The tensors of a parameter tree by name below `decoder.`, contiguous, one leaf at a time.
 
+    Args:
+      config: the model's shape.
+      params: its parameters; leaves that are still in files are read tensor by tensor.
+
     Raises:
       InputError: the tree is not this model's.
     """
@@ -164,9 +179,12 @@ def disassemble(config: OPTConfig, params: Params) -> Iterator[tuple[str, np.nda
         if value is None or tuple(value.shape) != leaf.shape:
             shape = None if value is None else tuple(value.shape)
             raise InputError(f"parameter {'/'.join(leaf.path)} is {shape}, not {leaf.shape}")
-        value = np.asarray(value)
+        value = value if isinstance(value, StoredLeaf) else np.asarray(value)
         for number, name in enumerate(leaf.tensor_names):
-            tensor = value[number] if leaf.stacked else value
+            if isinstance(value, StoredLeaf):
+                tensor = value.read_tensor(number)
+            else:
+                tensor = value[number] if leaf.stacked else value
             yield name, np.ascontiguousarray(tensor.T if leaf.transposed else tensor)
 
 

@@ -274,6 +274,20 @@ def test_a_part_is_read_without_the_rest(tmp_path, form):
     _trees_equal(whole, params)
 
 
+def test_what_is_in_files_is_written_tensor_by_tensor(tmp_path):
+    config, params = _fresh()
+    config = type(config)(**{**config.to_json(), "num_layers": 16, "vocab_size": 64, "max_positions": 8})
+    params = jax.device_get(OPT(config).init(jax.random.key(1)))
+    weights_hf.write(tmp_path / "x", config, params)
+    stored = weights_hf.read_params(tmp_path / "x", place=lambda leaf: leaf)
+    tracemalloc.start()
+    weights_hf.write(tmp_path / "y", config, stored, max_shard_bytes=20_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < weights_hf.count_bytes(config) / 2
+    _trees_equal(weights_hf.read_params(tmp_path / "y"), params)
+
+
 def _compress(file):
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
