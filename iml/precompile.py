@@ -46,8 +46,9 @@ def precompile(
 
     plans = []
     for topology in topologies:
-        with console.status(f"planning for {topology}"):
-            plans.append(planner.plan(job, topology))
+        # A line, not a spinner: compilers take minutes, and output may go to a file.
+        console.print(planner.announcement(job, topology), highlight=False)
+        plans.append(planner.plan(job, topology))
         console.print(_described(plans[-1]))
         if suggest:
             console.print(_ranked(topology, planner.suggest(job, topology, _SHOWN)))
@@ -81,9 +82,12 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "model_flops": plan.model_flops,
         "seconds_by_limit": plan.seconds_by_limit,
         "seconds": plan.seconds,
+        "serial_seconds": plan.serial_seconds,
         "mfu": plan.mfu,
+        "serial_mfu": plan.serial_mfu,
         "tokens_per_second": plan.tokens_per_second,
         "hours": plan.hours,
+        "serial_hours": plan.serial_hours,
         "overflow": plan.overflow,
     }
 
@@ -113,10 +117,16 @@ def _described(plan: Plan) -> Table:
     table.add_row("arithmetic of a step", f"{plan.model_flops:.3g} FLOP")
     for limit, seconds in plan.seconds_by_limit.items():
         table.add_row(f"  bound by {limit}", f"{seconds:.3f} s")
-    table.add_row("step, at best", f"{plan.seconds:.3f} s, {plan.mfu:.1%} MFU")
-    table.add_row("tokens/s, at best", f"{plan.tokens_per_second:,.0f}")
-    run = f"{plan.hours:,.1f} hours, {plan.hours * plan.chips:,.0f} chip-hours"
-    table.add_row(f"{job.steps:,} steps, at best", run)
+    best, worst = (
+        (plan.seconds, plan.mfu, plan.hours),
+        (plan.serial_seconds, plan.serial_mfu, plan.serial_hours),
+    )
+    for meaning, (seconds, mfu, hours) in (("if all overlaps", best), ("if nothing overlaps", worst)):
+        table.add_row(
+            f"step {meaning}", f"{seconds:.3f} s, {mfu:.1%} MFU, {job.tokens / seconds:,.0f} tokens/s"
+        )
+        run = f"{hours:,.1f} hours, {hours * plan.chips:,.0f} chip-hours"
+        table.add_row(f"{job.steps:,} steps {meaning}", run)
     return table
 
 
@@ -126,12 +136,14 @@ def _ranked(topology: str, plans: Sequence[Plan]) -> Table | str:
     if not plans:
         return f"no mesh of {topology} has room for this job: take more chips, or more microbatches"
     table = Table(title=f"{topology}: meshes that fit, by the analytic model")
-    for heading in ("data", "fsdp", "tensor", "remat", "GiB a chip", "step at best, s", "MFU at best"):
+    for heading in ("data", "fsdp", "tensor", "remat", "GiB a chip", "step, s", "MFU"):
         table.add_column(heading, justify="right")
     for plan in plans:
         sizes = [str(plan.mesh[axis]) for axis in ("data", "fsdp", "tensor")]
         memory = f"{sum(plan.memory.values()) / 2**30:,.1f}"
-        table.add_row(*sizes, plan.job.model.remat, memory, f"{plan.seconds:.3f}", f"{plan.mfu:.1%}")
+        seconds = f"{plan.seconds:.3f} to {plan.serial_seconds:.3f}"
+        mfu = f"{plan.serial_mfu:.1%} to {plan.mfu:.1%}"
+        table.add_row(*sizes, plan.job.model.remat, memory, seconds, mfu)
     return table
 
 

@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 
+from iml import configuration
 from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
@@ -42,6 +44,10 @@ def job(**changes):
     return planner.Job(**settings | changes)
 
 
+def shape(model: OPTConfig) -> OPTConfig:
+    return model
+
+
 def test_what_is_kept_is_what_real_arrays_take():
     network = OPT(MODEL)
     update = optimizer.make_optimizer(optimizer.AdamConfig(), 10, network.logical_axes())
@@ -62,6 +68,7 @@ def test_what_is_kept_is_what_real_arrays_take():
 def test_time_is_bound_by_the_slowest_limit():
     one, eight = (planner.plan(job(), f"h200:{count}") for count in (1, 8))
     for plan in (one, eight):
+        assert plan.serial_seconds == sum(plan.seconds_by_limit.values()) and plan.serial_mfu < plan.mfu
         assert plan.seconds == max(plan.seconds_by_limit.values()) and not plan.compiled and plan.fits
         assert plan.hours == pytest.approx(1000 * plan.seconds / 3600)
         assert plan.mfu == pytest.approx(
@@ -72,6 +79,51 @@ def test_time_is_bound_by_the_slowest_limit():
     assert not one.exchanges and {each.kind for each in eight.exchanges} == {"all-gather", "reduce-scatter"}
     whole = planner.plan(job(model=dataclasses.replace(MODEL, remat="none"), target_budget=None), "h200:1")
     assert whole.saved > 4 * one.saved and whole.memory["temporaries"] > one.memory["temporaries"]
+
+
+@pytest.mark.parametrize("size", ["125m", "350m", "1.3b", "2.7b", "6.7b", "13b", "30b", "66b", "175b"])
+def test_parameters_are_counted_as_transformers_counts_them(size):
+    torch = pytest.importorskip("torch", reason="the peer")
+    transformers = pytest.importorskip("transformers", reason="the peer")
+    bindings = ["shape.model = @OPTConfig()"]
+    model = configuration.configure(shape, (OPTConfig,), [f"models/opt_{size}.gin"], bindings)()
+    with torch.device("meta"):
+        peer = transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                vocab_size=model.vocab_size,
+                hidden_size=model.embed_dim,
+                num_hidden_layers=model.num_layers,
+                ffn_dim=model.mlp_dim,
+                num_attention_heads=model.num_heads,
+                word_embed_proj_dim=model.word_dim,
+                do_layer_norm_before=model.pre_norm,
+            )
+        )
+    assert sum(leaf.numel() for leaf in peer.parameters()) == model.num_parameters()
+
+
+def test_arithmetic_is_what_xla_counts():
+    # Plain attention computes all pairs, twice what a causal row needs; a scan of one layer is counted in full.
+    model = OPTConfig(
+        vocab_size=1024,
+        num_layers=1,
+        embed_dim=512,
+        num_heads=8,
+        max_positions=256,
+        remat="none",
+        dropout=0.0,
+        dtype="float32",
+        attention="xla",
+    )
+    network = OPT(model)
+    rows = jax.ShapeDtypeStruct((4, 256), jnp.int32)
+
+    def loss(params, tokens):
+        return network.apply(params, tokens, jnp.ones_like(tokens), tokens % 256).sum()
+
+    lowered = jax.jit(jax.grad(loss)).lower(network.abstract_params(), rows)
+    counted = 4 * 256 * flops.flops_per_token(model, 2 * 256)
+    assert lowered.cost_analysis()["flops"] == pytest.approx(counted, rel=0.03)
 
 
 def test_suggestions_fit_and_come_quickest_first():
@@ -110,6 +162,9 @@ PROGRAM = """
 ENTRY %main (p: f32[8]) -> f32[8] {
   %w = (s32[], f32[8]) while(%t), condition=%condition, body=%body
   %r = f32[4]{0} all-reduce(%p), replica_groups=[1,8], to_apply=%sum
+  %b = (f32[], f32[3]{0}) all-reduce(%p, %p), channel_id=9, replica_groups=[1,8], to_apply=%sum
+  %s = (f32[2], f32[16]) all-gather-start(%p), channel_id=5, replica_groups=[1,8], dimensions={0}
+  %t = f32[16]{0} all-gather(%p), channel_id=5, replica_groups=[1,8], dimensions={0}
   ROOT %c = f32[8]{0} collective-permute(%p), source_target_pairs={{0,1}}
 }
 """
@@ -117,8 +172,9 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 def test_exchanges_in_loops_count_as_often_as_they_turn():
     assert collectives(PROGRAM) == [
-        Collective("all-gather", 24, 24 * 0.75 * 16 * 8 * 4),
-        Collective("all-reduce", 1, 2 * 7 / 8 * 4 * 4),
+        # The second line of a channel is the first one's other half.
+        Collective("all-gather", 24 + 1, 24 * 0.75 * 16 * 8 * 4 + 7 / 8 * 16 * 4),
+        Collective("all-reduce", 2, 2 * 7 / 8 * (4 + 4) * 4),
         Collective("collective-permute", 1, 8 * 4),
         Collective("reduce-scatter", 24, 24 * 0.75 * 64 * 8 * 2),
     ]
@@ -144,6 +200,7 @@ def test_the_command_plans_from_gin_files_and_opens_nothing(tmp_path):
     ]
     assert plans[0]["num_parameters"] == OPTConfig().num_parameters()
     assert "meshes that fit" in done.stdout and "not compiled" in done.stdout
+    assert "reckoning for a100:16, 16 chips" in done.stdout
     refused = command()
     assert refused.returncode and "--topology" in refused.stderr
 

@@ -1,0 +1,214 @@
+"""What a step takes, reckoned from shapes alone: for machines whose compiler is not at hand, and to rank meshes.
+
+Checked against compilers and running steps by `benchmarks/planner_memory.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh
+
+from iml.models import attention
+from iml.models.adapters import LoRA
+from iml.models.config import OPTConfig
+from iml.models.opt import OPT
+from iml.training import flops, step
+from iml.training import optimizer as optimizer_lib
+from iml.training.collectives import Collective
+from iml.training.job import Job
+from iml.training.mesh import AXES
+from iml.training.tuning import make_tuning
+
+#: Mesh axes and their sizes.
+Sizes = Mapping[str, int]
+
+
+def bytes_on_a_chip(tree: Any) -> int:
+    """Bytes that a chip has of abstract arrays with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def kept(job: Job, sizes: Sizes) -> dict[str, int]:
+    """Bytes of a chip by kind that last from step to step, exact: trained, frozen, optimiser."""
+    shape = tuple(sizes[axis] for axis in AXES)
+    # Neither changes what is kept, and both are tried by the dozen.
+    model = dataclasses.replace(job.model, remat="none", attention="xla")
+    return dict(_kept(dataclasses.replace(job, model=model, microbatches=1), shape))
+
+
+@functools.lru_cache(maxsize=256)
+def _kept(job: Job, shape: tuple[int, ...]) -> tuple[tuple[str, int], ...]:
+    tuning = make_tuning(job.tuning)
+    network = _network(job.model, tuning.lora)
+    trained_axes, _ = tuning.split(network.logical_axes())
+    update = optimizer_lib.make_optimizer(job.optimizer, job.steps, trained_axes, job.loss_scale)
+    layout = step.lay_out(network, update, job.rules, AbstractMesh(shape, AXES), tuning)
+    return (
+        ("trained", bytes_on_a_chip(layout.placed.params)),
+        ("frozen", bytes_on_a_chip(layout.frozen)),
+        ("optimiser", bytes_on_a_chip(layout.placed.opt_state)),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _network(model: OPTConfig, lora: LoRA | None) -> OPT:
+    return OPT(model, platform="cpu", lora=lora)
+
+
+def memory(job: Job, sizes: Sizes, platform: str) -> dict[str, int]:
+    """Bytes of a chip by kind.
+
+    Args:
+      platform: "tpu", "gpu" or "cpu", which decides what "auto" attention is.
+    """
+    found = kept(job, sizes)
+    return {
+        "parameters": found["trained"] + found["frozen"],
+        "optimiser": found["optimiser"],
+        "batch": job.batch_bytes() // (sizes["data"] * sizes["fsdp"]),
+        "temporaries": temporaries(job, sizes, platform),
+        "program": 0,
+    }
+
+
+def temporaries(job: Job, sizes: Sizes, platform: str) -> int:
+    """Bytes of a chip that a step allocates, at their peak.
+
+    That is either where the loss is taken, with all activations saved, or in the backward pass of the last
+    layer, with the gradients of all layers allocated too.
+    """
+    gradients = kept(job, sizes)["trained"]
+    begun = gradients if job.microbatches > 1 else 0
+    in_loss = _loss_bytes(job, sizes)
+    in_layer = gradients + _gathered(job, sizes) + _working(job, sizes, platform)
+    return int(begun + saved(job, sizes, platform) + max(in_loss, in_layer))
+
+
+def saved(job: Job, sizes: Sizes, platform: str) -> int:
+    """Bytes of activations that a chip keeps for the backward pass, under the job's remat policy."""
+    return int(job.model.num_layers * _saved_of_a_layer(job, sizes, platform))
+
+
+def _saved_of_a_layer(job: Job, sizes: Sizes, platform: str) -> float:
+    model, each = job.model, _tokens(job, sizes) * _computed(job)
+    if model.remat == "none":
+        return _of_a_layer(job, sizes, platform)
+    if model.remat == "dots":
+        # Its input and products: queries, keys, values, what leaves attention's and the feed-forward's two.
+        width, tensor = model.embed_dim, sizes["tensor"]
+        return each * (3 * width + (3 * width + model.mlp_dim) / tensor)
+    return each * model.embed_dim
+
+
+def _tokens(job: Job, sizes: Sizes) -> float:
+    """Positions that a chip computes at a time."""
+    return job.tokens / (sizes["data"] * sizes["fsdp"] * job.microbatches)
+
+
+def _computed(job: Job) -> int:
+    return jnp.dtype(job.model.dtype).itemsize
+
+
+def _of_a_layer(job: Job, sizes: Sizes, platform: str) -> float:
+    """Bytes that the backward pass of a layer needs of its forward pass."""
+    model, tokens, tensor = job.model, _tokens(job, sizes), sizes["tensor"]
+    width, ffn, computed = model.embed_dim, model.mlp_dim, _computed(job)
+    # Both norms' inputs and results and both sums; queries, keys, values, attended; products and activations.
+    bytes_ = tokens * computed * (6 * width + (4 * width + 2 * ffn) / tensor)
+    if model.dropout:
+        bytes_ += 2 * tokens * width  # which of them were kept, a byte each
+    # Plain attention keeps the probabilities of all pairs, float32 and in the compute dtype.
+    return bytes_ + _pairs(job, sizes, platform) * (4 + (computed if computed != 4 else 0))
+
+
+def _pairs(job: Job, sizes: Sizes, platform: str) -> float:
+    """Pairs of positions whose attention is held at a time: none by kernels and by blocks."""
+    model = job.model
+    if attention.resolve(model.attention, platform, model.attention_dropout, model.dtype) != "xla":
+        return 0.0
+    return _tokens(job, sizes) * job.length * model.num_heads / sizes["tensor"]
+
+
+def _working(job: Job, sizes: Sizes, platform: str) -> float:
+    """Bytes of the layer that is being differentiated: what is recomputed, and gradients of activations."""
+    again = _of_a_layer(job, sizes, platform) - _saved_of_a_layer(job, sizes, platform)
+    model, tensor = job.model, sizes["tensor"]
+    width, each = model.embed_dim, _tokens(job, sizes) * _computed(job)
+    # Of the residual stream; of attention's operands, once more with heads first; of the feed-forward's products.
+    flowing = each * (2 * width + (8 * width + 2 * model.mlp_dim) / tensor)
+    return again + flowing + 2 * 4 * _pairs(job, sizes, platform)
+
+
+def _gathered(job: Job, sizes: Sizes) -> float:
+    """Bytes of a layer's whole weights, the next one's on their way, and their gradients before scattering."""
+    if sizes["fsdp"] == 1:
+        return 0.0
+    model = job.model
+    layer = (model.num_parameters() - model.vocab_size * model.word_dim) / model.num_layers / sizes["tensor"]
+    return 3 * _computed(job) * layer
+
+
+def _loss_bytes(job: Job, sizes: Sizes) -> float:
+    """Bytes of float32 scores, their exponentials and gradient, and of the token table and its gradient."""
+    model, positions = job.model, _tokens(job, sizes) * job.learnt
+    if job.loss_chunk:
+        positions = min(positions, job.loss_chunk)
+    scores = 3 * 4 * positions * model.vocab_size / sizes["tensor"]
+    table = model.vocab_size * model.word_dim / sizes["tensor"]
+    return scores + table * (_computed(job) + 4)
+
+
+def arithmetic(job: Job) -> dict[str, float]:
+    """Arithmetic of a step, with whole rows taken for documents, which no packing exceeds.
+
+    Returns:
+      `model_flops`, without recomputation, and `done_flops`, with it.
+    """
+    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt)
+    # Forward, and twice that backward; recomputing adds a forward pass, of all but products under "dots".
+    again = {"none": 0.0, "dots": 0.0, "full": 1 / 3}[job.model.remat]
+    return {"model_flops": counted, "done_flops": counted * (1 + again)}
+
+
+def exchanges(job: Job, sizes: Sizes) -> list[Collective]:
+    """What a chip sends: weights gathered before use, gradients scattered, activations of split layers summed."""
+    model, found = job.model, []
+    computed = _computed(job)
+    data, fsdp, tensor = sizes["data"], sizes["fsdp"], sizes["tensor"]
+    weights = computed * model.num_parameters() / tensor
+    tokens = job.tokens / (data * fsdp)
+    # Forward, and backward with what it recomputes.
+    passes = 2 * job.microbatches
+    if fsdp > 1:
+        share = (fsdp - 1) / fsdp
+        found.append(Collective("all-gather", passes * model.num_layers, passes * share * weights))
+        scattered = job.microbatches * share * weights
+        found.append(Collective("reduce-scatter", job.microbatches * model.num_layers, scattered))
+    if data > 1:
+        found.append(Collective("all-reduce", 1, 2 * (data - 1) / data * weights / fsdp))
+    if tensor > 1:
+        summed = computed * tokens * model.embed_dim * 2 * (tensor - 1) / tensor
+        times = (4 if model.remat != "full" else 6) * model.num_layers
+        found.append(Collective("all-reduce", times * job.microbatches, times * summed))
+    return found
+
+
+def moved(job: Job, sizes: Sizes, platform: str) -> float:
+    """Bytes that a chip reads and writes in a step, at the least: weights, optimiser and saved activations."""
+    model = job.model
+    weights = _computed(job) * model.num_parameters() / sizes["tensor"]
+    passes = 3 if model.remat == "full" else 2
+    stays = kept(job, sizes)
+    # Trained parameters, their gradients and the optimiser's state are read, all but gradients written.
+    update = 3 * stays["trained"] + 2 * stays["optimiser"]
+    return job.microbatches * (passes * weights + 2 * saved(job, sizes, platform)) + update
