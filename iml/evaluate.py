@@ -3,7 +3,7 @@
     python -m iml.evaluate --gin_file=evals/default.gin --gin.MODEL=runs/first \\
         --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
 
-Writes predictions.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
+Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
 goes on with the tasks that it lacks.
 """
 
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from iml import configuration
 from iml.data import prompts
 from iml.errors import InputError
+from iml.evaluation import backends
+from iml.evaluation.backends import Backend, CompletionEndpoint, TransformersModel
 from iml.evaluation.engine import Decoding
 from iml.evaluation.suites import Suite
 from iml.training.mesh import MeshConfig
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation.loading import LoadedModel
+    from iml.evaluation.engine import Engine
     from iml.evaluation.requests import Selected
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
 
 
 def evaluate(
-    model: str,
+    model: str | TransformersModel | CompletionEndpoint,
     store_dir: str,
     output_dir: str,
     suite: Suite = Suite(),  # noqa: B008 (frozen)
@@ -54,7 +56,8 @@ def evaluate(
 
     Args:
       model: a run of iml.train (its latest checkpoint), one of its checkpoints, a directory of parameters,
-        or a Hugging Face directory.
+        or a Hugging Face directory of OPT; or any other model, run by transformers or behind an endpoint, which
+        settles for itself what follows from `vocabulary_dir` to `rules`.
       store_dir: the example store that iml.prepare wrote.
       output_dir: folder of the results; what it holds of the same evaluation is gone on with.
       suite: what is asked.
@@ -90,24 +93,16 @@ def evaluate(
         console.print(configuration.operative(), markup=False, highlight=False)
         return {}
 
-    from iml.evaluation.loading import hash_params, load_model
     from iml.evaluation.runner import read_predictions
-    from iml.training.mesh import make_mesh
 
     earlier = [report.read_scores(folder) for folder in compare]
-    path = os.fspath(model)
-    loaded = load_model(
-        path,
-        None if vocabulary_dir is None else os.fspath(vocabulary_dir),
-        make_mesh(mesh),
-        max_length,
-        batch_size,
-        bos,
-        dtype,
-        rules,
-    )
-    header = make_header(loaded, path, hash_params(loaded.params), store, suite, seed)
-    outcome = _run(console, loaded, store, suite, seed, path, selected, output_dir, header)
+    if isinstance(model, Backend):
+        engine, name = model.open(), model.name
+    else:
+        name = os.fspath(model)
+        engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
+    header = make_header(engine, name, store, suite, seed)
+    outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header)
     for name, reason in outcome.failures.items():
         console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
     if not outcome.predictions:
@@ -130,44 +125,46 @@ def evaluate(
     return scores
 
 
-def make_header(
-    model: LoadedModel, path: str, model_hash: str, store: ExampleStore, suite: Suite, seed: int
-) -> dict[str, Any]:
+def make_header(engine: Engine, name: str, store: ExampleStore, suite: Suite, seed: int) -> dict[str, Any]:
     """What predictions depend on; results of equal headers may be joined."""
-    import jax
-
-    config = model.opt.config
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
     return {
-        "model": path,
-        "model_hash": model_hash,
-        "model_config": config.to_json(),
-        "attention": config.attention,
-        "dtype": config.dtype,
-        "bos": model.bos,
-        "max_length": model.max_length,
+        "model": name,
+        **engine.facts,
         "suite": dataclasses.asdict(suite),
         "seed": seed,
         "store": store.fingerprint,
-        "vocabulary": model.vocabulary.fingerprint,
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": versions | engine.facts.get("versions", {}),
     }
 
 
-def _run(console, model, store, suite, seed, path, selected, output_dir, header):
-    """Answers all requests, with a bar that shows the time left."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _open(
+    path: str,
+    vocabulary_dir: str | None,
+    mesh: MeshConfig,
+    max_length: int | None,
+    batch_size: int,
+    bos: bool,
+    dtype: str | None,
+    rules: PartitionRules,
+) -> Engine:
+    """The project's own engine with a model on the mesh."""
+    from iml.evaluation.loading import load_model
     from iml.evaluation.opt_engine import OPTEngine
-    from iml.evaluation.requests import count_requests
+    from iml.training.mesh import make_mesh
+
+    folder = None if vocabulary_dir is None else os.fspath(vocabulary_dir)
+    return OPTEngine(load_model(path, folder, make_mesh(mesh), max_length, batch_size, bos, dtype, rules))
+
+
+def _run(console, engine, store, suite, seed, path, selected, output_dir, header):
+    """Answers all requests and tells how far that is."""
+    from iml.evaluation.progress import watched
     from iml.evaluation.runner import Runner
 
-    runner = Runner(OPTEngine(model), store, suite, seed, path)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        line = bar.add_task("requests", total=count_requests(selected, suite))
-        return runner.run(selected, output_dir, header, lambda count: bar.advance(line, count))
+    with watched(console) as watch:
+        return Runner(engine, store, suite, seed, path).run(selected, output_dir, header, watch)
 
 
 def _describe(
@@ -194,5 +191,12 @@ if __name__ == "__main__":
     configuration.run(
         evaluate,
         doc=__doc__,
-        configurables=(Suite, Decoding, *prompts.CONFIGURABLES, MeshConfig, PartitionRules),
+        configurables=(
+            Suite,
+            Decoding,
+            *backends.CONFIGURABLES,
+            *prompts.CONFIGURABLES,
+            MeshConfig,
+            PartitionRules,
+        ),
     )

@@ -148,5 +148,13 @@ def shorten(source: str, parts: Sequence[int], dropped: int) -> str:
     return source[: parts[0]] + source[parts[dropped] :] if dropped else source
 
 
+def common_ending(continuations: Sequence[Sequence[Any]]) -> int:
+    """In how many tokens at their ends all continuations agree."""
+    count, shortest = 0, min(map(len, continuations), default=0)
+    while count < shortest and len({tokens[-1 - count] for tokens in continuations}) == 1:
+        count += 1
+    return count
+
+
 def _bad(name: str, problem: str) -> InputError:
     return InputError(problem, field=f"Decoding.{name}")

@@ -9,7 +9,7 @@ from typing import Any
 from iml.evaluation.engine import Decoding, Generated, Likelihood, Progress, no_progress
 from iml.evaluation.generation import Generator
 from iml.evaluation.likelihoods import Scorer
-from iml.evaluation.loading import LoadedModel
+from iml.evaluation.loading import LoadedModel, hash_params
 
 
 class OPTEngine:
@@ -20,11 +20,15 @@ class OPTEngine:
         self._scorer = Scorer(model)
         self._generator = functools.lru_cache(maxsize=4)(functools.partial(Generator, model))
 
-    @property
+    @functools.cached_property
     def facts(self) -> dict[str, Any]:
         config = self.model.opt.config
+        devices = self.model.mesh.devices
         return {
             "engine": "iml",
+            "model_hash": hash_params(self.model.params),
+            "model_config": config.to_json(),
+            "devices": f"{devices.size} x {devices.flat[0].device_kind}",
             "attention": config.attention,
             "dtype": config.dtype,
             "bos": self.model.bos,
