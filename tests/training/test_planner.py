@@ -62,7 +62,8 @@ def test_what_is_kept_is_what_real_arrays_take():
     assert plan.memory["parameters"] == sizes["parameters"]
     assert plan.memory["optimiser"] == pytest.approx(sizes["optimiser"], rel=1e-4)
     split = planner.plan(job(), "h200:8").memory
-    assert split["parameters"] == sizes["parameters"] // 8
+    # Queries', keys', values' and the feed-forward's biases are whole on every chip.
+    assert sizes["parameters"] // 8 <= split["parameters"] < 1.03 * sizes["parameters"] / 8
 
 
 def test_time_is_bound_by_the_slowest_limit():
@@ -119,7 +120,7 @@ def test_arithmetic_is_what_xla_counts():
     rows = jax.ShapeDtypeStruct((4, 256), jnp.int32)
 
     def loss(params, tokens):
-        return network.apply(params, tokens, jnp.ones_like(tokens), tokens % 256).sum()
+        return (network.apply(params, tokens, jnp.ones_like(tokens), tokens % 256) ** 2).sum()
 
     lowered = jax.jit(jax.grad(loss)).lower(network.abstract_params(), rows)
     counted = 4 * 256 * flops.flops_per_token(model, 2 * 256)
