@@ -252,7 +252,14 @@ def add_task(
         registry.remove(name)
         raise
     _TEXT_PREPROCESSORS[name] = tuple(preprocessors)
+    if metric_fns is not None:
+        _OWN_METRICS.add(name)
     return task
+
+
+def names_with_own_metrics() -> frozenset[str]:
+    """Tasks that were registered with `metric_fns`; `iml.seqio_scores` computes them."""
+    return frozenset(_OWN_METRICS)
 
 
 def _card_metrics(name: str) -> Callable[..., dict[str, float]]:
@@ -272,10 +279,11 @@ def _references(text: str, example: Mapping[str, Any] | None = None, is_target: 
     if not is_target:
         return text
     found = (example or {}).get("references", ())
-    return [_text(reference) for reference in found] or [text]
+    return [text_of(reference) for reference in found] or [text]
 
 
 _TEXT_PREPROCESSORS: dict[str, tuple[Callable[..., Any], ...]] = {}
+_OWN_METRICS: set[str] = set()
 
 
 def remove_task(name: str) -> None:
@@ -283,6 +291,7 @@ def remove_task(name: str) -> None:
     seqio.TaskRegistry.remove(name)
     registry.remove(name)
     _TEXT_PREPROCESSORS.pop(name, None)
+    _OWN_METRICS.discard(name)
 
 
 def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
@@ -301,7 +310,7 @@ def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
         dataset = preprocessor(dataset)
     known = {*Example.__slots__, "inputs", "targets"}
     for number, fields in enumerate(dataset.as_numpy_iterator()):
-        example = {key: _text(value) for key, value in fields.items() if key in known}
+        example = {key: text_of(value) for key, value in fields.items() if key in known}
         example.setdefault("uid", f"{split}-{number}")
         yield example
 
@@ -321,10 +330,11 @@ def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     return tuple(source.splits), files, " ".join(told)
 
 
-def _text(value: Any) -> Any:
+def text_of(value: Any) -> Any:
+    """Bytes, or arrays of them, as text; anything else as it is."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return [_text(item) for item in value.tolist()] if hasattr(value, "tolist") else value
+    return [text_of(item) for item in value.tolist()] if hasattr(value, "tolist") else value
 
 
 def reader_modules(name: str) -> tuple[str, ...]:
