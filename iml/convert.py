@@ -17,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from rich.console import Console
 
@@ -24,8 +25,8 @@ from iml import configuration
 from iml.errors import InputError
 from iml.evaluation import model_card
 from iml.evaluation.loading import hash_params
+from iml.models import layout, weights_hf, weights_metaseq, weights_peft
 from iml.models import lora as lora_lib
-from iml.models import weights_hf, weights_metaseq, weights_peft
 from iml.models.adapters import LoRA
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT, Params
@@ -108,10 +109,19 @@ def convert(
             params = _read(source, kind, config) if exact else {}
             _check(console, base if exact else None, config, params, adapters=target)
         return
-    params = _read_merged(source, base, config) if kind == "peft" else _read(source, kind, config)
+    if kind == "peft":
+        params = _read_merged(source, base, config)
+    else:
+        # What goes from file to file is read as it is written, layer by layer.
+        place = (lambda leaf: leaf) if target_format == "hf" else layout.StoredLeaf.read
+        params = _read(source, kind, config, place)
     if target_format == "hf":
         card = _card(source, target, kind, config, evaluations, contamination)
         weights_hf.write(target, config, params, vocabulary, max_shard_bytes=max_shard_bytes, dtype=dtype)
+        if card.results or check:
+            params = jax.tree.map(
+                lambda leaf: leaf.read() if isinstance(leaf, layout.StoredLeaf) else leaf, params
+            )
         # Which of the results are of these parameters takes a pass over them.
         own = hash_params(params) if card.results else ""
         model_card.write(target, dataclasses.replace(card, model_hash=own))
@@ -159,11 +169,12 @@ def _describe(source: str, kind: str, model: OPTConfig | None) -> tuple[OPTConfi
     return model or weights_metaseq.read_config(source), vocabulary
 
 
-def _read(source: str, kind: str, config: OPTConfig) -> Params:
+def _read(source: str, kind: str, config: OPTConfig, place: layout.Place = layout.StoredLeaf.read) -> Params:
+    """The model's parameters; `place` says what is made of those in the files of others."""
     if kind == "hf":
-        return weights_hf.read_params(source, config)
+        return weights_hf.read_params(source, config, place)
     if kind == "metaseq":
-        return weights_metaseq.read(source, config)[1]
+        return weights_metaseq.read(source, config, place)[1]
     return checkpoints.load_params(source)[1]
 
 
