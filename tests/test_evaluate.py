@@ -61,7 +61,7 @@ def run(folder, output="out", suite=SUITE, **settings):
 
 
 def lines(folder, output="out"):
-    return [json.loads(line) for line in (folder / output / "predictions.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / output / "results.jsonl").read_text().splitlines()]
 
 
 def test_every_request_leaves_a_prediction_with_its_provenance(folder):
@@ -83,18 +83,18 @@ def test_every_request_leaves_a_prediction_with_its_provenance(folder):
     assert generated["kind"] == "generate" and generated["split"] == "test"
     assert 0 <= generated["metrics"]["rouge_l"] <= 100
     header = json.loads((folder / "out" / "header.json").read_text())
-    assert header["attention"] == "xla" and header["bos"] is False and len(header["model_hash"]) == 16
+    assert header["attention"] == "blocks" and header["bos"] is False and len(header["model_hash"]) == 16
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_predictions(folder):
     run(folder)
-    whole = (folder / "out" / "predictions.jsonl").read_text()
+    whole = (folder / "out" / "results.jsonl").read_text()
     # As if killed while writing the second task: its last line is torn.
-    (folder / "out" / "predictions.jsonl").write_text(whole[:-40])
+    (folder / "out" / "results.jsonl").write_text(whole[:-40])
     run(folder)
-    assert (folder / "out" / "predictions.jsonl").read_text() == whole
+    assert (folder / "out" / "results.jsonl").read_text() == whole
     run(folder, bos=True)
-    assert (folder / "out" / "predictions.jsonl").read_text() != whole
+    assert (folder / "out" / "results.jsonl").read_text() != whole
 
 
 def test_a_damaged_task_is_left_out_and_named(folder, capsys):

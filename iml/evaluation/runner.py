@@ -7,18 +7,20 @@ import dataclasses
 import json
 import os
 import pathlib
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation import metrics, ranking
-from iml.evaluation.engine import Engine
+from iml.evaluation.engine import Engine, Progress
+from iml.evaluation.progress import Watch, estimate, weight
 from iml.evaluation.requests import Request, Selected, make_requests
 from iml.evaluation.suites import Suite
 
-HEADER, PREDICTIONS = "header.json", "predictions.jsonl"
+HEADER, RESULTS, EFFICIENCY = "header.json", "results.jsonl", "efficiency.jsonl"
 #: Requests that are answered together, at least; tasks are kept whole.
 _WAVE = 2048
 _PROVENANCE = ("template", "delimiter", "definition_prefix", "input_prefix", "demonstrations")
@@ -63,7 +65,7 @@ class Runner:
         selected: Mapping[str, Selected],
         output_dir: str | os.PathLike[str],
         header: Mapping[str, Any],
-        progress: Callable[[int], None] = lambda count: None,
+        watch: Watch | None = None,
     ) -> Outcome:
         """Answers everything that the output folder does not hold yet.
 
@@ -72,24 +74,29 @@ class Runner:
 
         Args:
           selected: the tasks, by name.
-          output_dir: gets `header.json` and `predictions.jsonl`.
+          output_dir: gets `header.json`, `results.jsonl` and `efficiency.jsonl`.
           header: what the predictions depend on; those of another header are replaced.
-          progress: called with the number of requests answered since the last call.
+          watch: is told what is answered.
         """
+        watch = watch or Watch()
         folder = pathlib.Path(output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         done = _resume(folder, header, {name: self._size(task) for name, task in selected.items()})
-        progress(sum(map(len, done.values())))
+        ahead = {name: task for name, task in selected.items() if name not in done}
+        work = estimate(self._store, ahead, self._suite, self._seed)
+        total = sum(map(self._size, selected.values()))
+        watch.begin(_sum(work.values()), total, total - sum(map(self._size, ahead.values())))
         # Whatever one task's data, metrics or answers do must not end the others: hence the broad excepts.
         failures: dict[str, str] = {}
-        for wave in self._waves([task for name, task in selected.items() if name not in done], failures):
-            for name, answers in self._answer_wave(wave, failures, progress).items():
+        for wave in self._waves(list(ahead.values()), failures):
+            watch.correct(_sum(work[name] for name in wave), _sum(map(self._work, wave.values())))
+            for name, answers in self._answer_wave(wave, failures, watch, folder).items():
                 try:
                     predictions = self._describe(selected[name], wave[name], answers)
                 except Exception as error:
                     failures[name] = _told(error)
                     continue
-                _append(folder / PREDICTIONS, predictions)
+                _append(folder / RESULTS, predictions)
                 done[name] = predictions
         return Outcome([line for name in selected if name in done for line in done[name]], failures)
 
@@ -110,52 +117,100 @@ class Runner:
             yield wave
 
     def _answer_wave(
-        self, wave: Mapping[str, list[Request]], failures: dict[str, str], progress: Callable[[int], None]
+        self, wave: Mapping[str, list[Request]], failures: dict[str, str], watch: Watch, folder: pathlib.Path
     ) -> dict[str, list[Prediction]]:
+        before = watch.done
         try:
-            answers = self._answer([request for requests in wave.values() for request in requests], progress)
+            answers, spent = self._answer(
+                [request for requests in wave.values() for request in requests], watch
+            )
         except Exception as error:
+            watch.done = before
             if len(wave) > 1:
                 # Together they fail: one by one shows whose fault it is.
-                parts = [self._answer_wave({name: wave[name]}, failures, progress) for name in wave]
+                parts = [self._answer_wave({name: wave[name]}, failures, watch, folder) for name in wave]
                 return {name: lines for part in parts for name, lines in part.items()}
             failures[next(iter(wave))] = _told(error)
             return {}
+        _append(folder / EFFICIENCY, spent)
         rest = iter(answers)
         return {name: [next(rest) for _ in requests] for name, requests in wave.items()}
 
-    def _answer(self, requests: Sequence[Request], progress: Callable[[int], None]) -> list[Prediction]:
-        """What the model says to each request: prediction, scores, picks, flags."""
+    def _answer(
+        self, requests: Sequence[Request], watch: Watch
+    ) -> tuple[list[Prediction], list[dict[str, Any]]]:
+        """What the model says to each request (prediction, scores, picks, flags), and what that took."""
         answers: list[Prediction] = [{}] * len(requests)
-        ranked = [i for i, request in enumerate(requests) if request.kind == "rank"]
+        spent = []
+        for kind, answer in (("rank", self._rank), ("generate", self._generate)):
+            places = [i for i, request in enumerate(requests) if request.kind == kind]
+            if not places:
+                continue
+            asked = [requests[i] for i in places]
+            share = self._work(asked)[kind] / len(asked)
+            watch.start()
+            began = time.monotonic()
+            found, written = answer(
+                asked, lambda n, kind=kind, share=share: watch.answered(kind, n * share, n)
+            )
+            for i, line in zip(places, found, strict=True):
+                answers[i] = line
+            read = sum(len(request.prompt.source) for request in asked)
+            spent.append(
+                {
+                    "kind": kind,
+                    "seconds": time.monotonic() - began,
+                    "requests": len(asked),
+                    "characters": read,
+                    **written,
+                }
+            )
+        return answers, spent
+
+    def _rank(
+        self, requests: Sequence[Request], progress: Progress
+    ) -> tuple[list[Prediction], dict[str, int]]:
         primary = self._suite.primary_scorer
-        asked = [requests[i] for i in ranked]
-        rankings = ranking.rank(self._engine, asked, self._scorers, primary, progress)
-        for i, found in zip(ranked, rankings, strict=True):
-            answers[i] = {
-                "prediction": requests[i].candidates[found.picks[primary]],
+        rankings = ranking.rank(self._engine, requests, self._scorers, primary, progress)
+        lines = [
+            {
+                "prediction": request.candidates[found.picks[primary]],
                 "scores": found.scores,
                 "picks": found.picks,
                 "truncated": found.truncated,
                 "flags": found.flags,
             }
-        generated = [i for i, request in enumerate(requests) if request.kind == "generate"]
-        prompts = [requests[i].prompt for i in generated]
+            for request, found in zip(requests, rankings, strict=True)
+        ]
+        return lines, {"candidates": sum(len(request.candidates) for request in requests)}
+
+    def _generate(
+        self, requests: Sequence[Request], progress: Progress
+    ) -> tuple[list[Prediction], dict[str, int]]:
+        prompts = [request.prompt for request in requests]
         texts = self._engine.generate(
             [prompt.source for prompt in prompts],
             self._suite.decoding,
             [prompt.parts for prompt in prompts],
             progress,
         )
-        for i, answer in zip(generated, texts, strict=True):
-            answers[i] = {
+        lines = [
+            {
                 "prediction": answer.text,
                 "scores": {},
                 "picks": {},
                 "truncated": answer.truncated,
                 "flags": [] if answer.finished else ["unfinished"],
             }
-        return answers
+            for answer in texts
+        ]
+        return lines, {"tokens": sum(len(answer.tokens) for answer in texts)}
+
+    def _work(self, requests: Sequence[Request]) -> dict[str, float]:
+        work: dict[str, float] = defaultdict(float)
+        for request in requests:
+            work[request.kind] += weight(request, self._suite)
+        return work
 
     def _describe(
         self, selected: Selected, requests: Sequence[Request], answers: Sequence[Prediction]
@@ -206,7 +261,7 @@ def read_predictions(output_dir: str | os.PathLike[str]) -> list[Prediction]:
     Raises:
       InputError: there are none, or the file is damaged.
     """
-    path = pathlib.Path(output_dir) / PREDICTIONS
+    path = pathlib.Path(output_dir) / RESULTS
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -220,20 +275,35 @@ def read_predictions(output_dir: str | os.PathLike[str]) -> list[Prediction]:
     return predictions
 
 
+def read_efficiency(output_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What answering took, by kind of request and batch of tasks; nothing where it was not kept."""
+    path = pathlib.Path(output_dir) / EFFICIENCY
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        # A kill may have torn the last line.
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
 def _resume(
     folder: pathlib.Path, header: Mapping[str, Any], sizes: Mapping[str, int]
 ) -> dict[str, list[Prediction]]:
     """Predictions of the tasks that are complete; the files are brought to hold these and no others."""
     done: dict[str, list[Prediction]] = defaultdict(list)
     header = json.loads(json.dumps(header))
-    if _read_header(folder) == header:
-        for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines():
+    spent = []
+    if _read_header(folder) == header and (folder / RESULTS).exists():
+        spent = read_efficiency(folder)
+        for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines():
             # The last line may be torn; its task is then a line short.
             with contextlib.suppress(ValueError):
                 prediction = json.loads(line)
                 done[prediction["task"]].append(prediction)
     done = {name: lines for name, lines in done.items() if len(lines) == sizes.get(name)}
-    _write(folder / PREDICTIONS, [line for lines in done.values() for line in lines])
+    _write(folder / RESULTS, [line for lines in done.values() for line in lines])
+    _write(folder / EFFICIENCY, spent)
     temporary = folder / f".{HEADER}"
     temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
     temporary.replace(folder / HEADER)
@@ -263,6 +333,14 @@ def _append(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
 def _lines(predictions: Sequence[Prediction]) -> str:
     # ASCII: the lone surrogates and line separators that data may hold stay within their line.
     return "".join(json.dumps(prediction) + "\n" for prediction in predictions)
+
+
+def _sum(works: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for work in works:
+        for kind, amount in work.items():
+            total[kind] += amount
+    return total
 
 
 def _told(error: Exception) -> str:
