@@ -51,6 +51,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10", *GCS],
         "gcs": GCS,
+        "tokamax": ["tokamax==0.0.12"],
         "endpoint": ["openai>=2"],
         "data": DATA,
         "beam": BEAM,

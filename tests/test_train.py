@@ -49,7 +49,7 @@ def test_a_run_learns_and_leaves_its_plan_and_records(folder):
     plan = json.loads((run / "plan.json").read_text())
     assert sum(plan["counts"].values()) == plan["epoch_size"]
     assert sum(benchmark["share"] for benchmark in plan["benchmarks"].values()) == pytest.approx(1)
-    assert plan["attention"] == "xla" and "jax" in plan["versions"]
+    assert plan["attention"] == "blocks" and "jax" in plan["versions"]
     assert {path.name for path in run.iterdir()} == {
         *("config.gin", "plan.json", "model.json", "metrics.jsonl"),
         *("vocabulary", "checkpoints", "tensorboard"),
