@@ -150,12 +150,13 @@ def _working(job: Job, sizes: Sizes, platform: str) -> float:
 
 
 def _gathered(job: Job, sizes: Sizes) -> float:
-    """Bytes of a layer's whole weights, the next one's on their way, and their gradients before scattering."""
-    if sizes["fsdp"] == 1:
-        return 0.0
+    """Bytes of a layer's weights as they are multiplied, the next one's on their way, and whole gradients."""
     model = job.model
+    copies = 3
+    if sizes["fsdp"] == 1:
+        copies = int(model.param_dtype != model.dtype or job.tuning is not None)
     layer = (model.num_parameters() - model.vocab_size * model.word_dim) / model.num_layers / sizes["tensor"]
-    return 3 * _computed(job) * layer
+    return copies * _computed(job) * layer
 
 
 def _loss_bytes(job: Job, sizes: Sizes) -> float:
@@ -174,9 +175,11 @@ def arithmetic(job: Job) -> dict[str, float]:
     Returns:
       `model_flops`, without recomputation, and `done_flops`, with it.
     """
-    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt)
-    # Forward, and twice that backward; recomputing adds a forward pass, of all but products under "dots".
-    again = {"none": 0.0, "dots": 0.0, "full": 1 / 3}[job.model.remat]
+    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt, job.tuning is None)
+    # Recomputing adds a forward pass, a third of the whole or half where weights are frozen; not that of products
+    # under "dots".
+    forward = 1 / 3 if job.tuning is None else 1 / 2
+    again = forward if job.model.remat == "full" else 0.0
     return {"model_flops": counted, "done_flops": counted * (1 + again)}
 
 

@@ -16,7 +16,7 @@ def peak_flops(device_kind: str) -> float | None:
     return chip and chip.peak
 
 
-def flops_per_token(config: OPTConfig, length: float, learnt: float = 1.0) -> float:
+def flops_per_token(config: OPTConfig, length: float, learnt: float = 1.0, of_weights: bool = True) -> float:
     """Floating-point operations of a training step per position, without recomputation.
 
     6 for each parameter that is multiplied: position embeddings are only added, and the word embedding, which
@@ -27,8 +27,11 @@ def flops_per_token(config: OPTConfig, length: float, learnt: float = 1.0) -> fl
       length: positions of a document, averaged over tokens; the row's length counts attention for rows of one
         document each.
       learnt: share of the positions that the loss is taken at.
+      of_weights: whether matrices get gradients; 4 operations instead of 6 where they are frozen (adapters, whose
+        own arithmetic is left out, and biases).
     """
     tables = (config.max_positions + 2) * config.embed_dim
     output = config.vocab_size * config.word_dim
     multiplied = config.num_parameters() - tables - output
-    return 6.0 * (multiplied + learnt * output) + 6.0 * config.num_layers * config.embed_dim * length
+    each = 6.0 if of_weights else 4.0
+    return each * (multiplied + learnt * output) + 6.0 * config.num_layers * config.embed_dim * length
