@@ -340,6 +340,7 @@ def torch_case(
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
+    torch._dynamo.config.recompile_limit = 64  # beyond it layers would fall back to eager without a word
     model = _torch_model(case, vocabulary, batch["tokens"].shape[1], device)
     model.config.use_cache = False
     if case.remat != "none":
