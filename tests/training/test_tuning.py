@@ -1,0 +1,124 @@
+"""Every kind of tuning trains what it should, on one device as on eight, and goes on where it stopped."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from iml.models.adapters import PROJECTIONS, LoRA
+from iml.models.config import OPTConfig
+from iml.models.opt import OPT
+from iml.training import mesh as mesh_lib
+from iml.training import optimizer as optimizer_lib
+from iml.training import partition
+from iml.training import step as step_lib
+from iml.training.rules import PartitionRules
+from iml.training.tuning import join, make_tuning
+from iml.training.tunings import BitFit, Settings
+from tests.training import sharded, tiny
+
+CONFIG = OPTConfig(
+    vocab_size=64,
+    num_layers=2,
+    embed_dim=64,
+    num_heads=8,
+    ffn_dim=128,
+    max_positions=32,
+    dropout=0.0,
+    dtype="float32",
+)
+KINDS = {
+    "full": None,
+    "bitfit": BitFit(norms=True),
+    "lora": LoRA(8, 16.0, 0.0, PROJECTIONS),
+    "qlora": LoRA(8, 16.0, 0.0, PROJECTIONS, "nf4"),
+    "full rank": LoRA(64, 64.0, 0.0, PROJECTIONS),
+}
+
+
+def losses(settings: Settings, steps: int, rate: float = 5e-3, **axes: int) -> list[float]:
+    """Losses of steps on one batch, from the same random parameters; asserts that nothing frozen changed."""
+    mesh, tuning = mesh_lib.make_mesh(mesh_lib.MeshConfig(**axes)), make_tuning(settings)
+    model = OPT(CONFIG, lora=tuning.lora)
+    adam = optimizer_lib.AdamConfig(learning_rate=rate, warmup_steps=2, eps=1e-6)
+    update = optimizer_lib.make_optimizer(adam, 1000, tuning.split(model.logical_axes())[0])
+    layout = step_lib.lay_out(model, update, PartitionRules(), mesh, tuning)
+    schedule = optimizer_lib.make_schedule(adam, 1000)
+    train_step = step_lib.make_train_step(model, update, schedule, layout, mesh)
+    params = jax.jit(model.init, out_shardings=layout.params_shardings)(jax.random.key(0))
+    trained, frozen = tuning.split(params)
+    before = jax.tree.map(np.asarray, frozen)
+    state = step_lib.begin(layout, update, trained)
+    rows = partition.shard_batch(mesh)
+    batch = {name: jax.device_put(array, rows) for name, array in sharded.make_batch().items()}
+    found = []
+    for _ in range(steps):
+        state, metrics = train_step(state, frozen, batch, jax.random.key(0))
+        found.append(float(metrics["loss_sum"] / metrics["target_tokens"]))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.tree.map(np.asarray, frozen))
+    return found
+
+
+def test_split_and_join_are_inverse():
+    tuning = make_tuning(BitFit())
+    tree = OPT(CONFIG).abstract_params()
+    trained, frozen = tuning.split(tree)
+    assert join(trained, frozen) == tree
+    names = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(trained)}
+    assert names == {"bias"} and "embed_tokens" not in trained
+
+
+@pytest.mark.slow
+def test_every_kind_learns_and_adapters_of_full_rank_learn_as_much_as_full_tuning():
+    found = {name: losses(settings, 30) for name, settings in KINDS.items()}
+    fallen = {name: each[0] - each[-1] for name, each in found.items()}
+    assert min(fallen.values()) > 0.02, fallen
+    assert fallen["full rank"] > 0.9 * fallen["full"], fallen
+    # The same beginning, but for what 4 bits lose.
+    assert len({round(found[name][0], 4) for name in ("full", "bitfit", "lora", "full rank")}) == 1
+    assert abs(found["qlora"][0] - found["full"][0]) < 0.01
+
+
+@pytest.mark.slow
+def test_eight_devices_lose_what_one_does():
+    program = "from tests.training import test_tuning as t; t.on_eight_devices()"
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+    }
+    subprocess.run([sys.executable, "-c", program], env=environment, cwd=tiny.ROOT, check=True)
+
+
+def on_eight_devices() -> None:
+    assert jax.device_count() == 8
+    for name in ("bitfit", "qlora"):
+        one = mesh_losses(KINDS[name], 1)
+        np.testing.assert_allclose(mesh_losses(KINDS[name], 8), one, rtol=2e-5, err_msg=name)
+
+
+def mesh_losses(settings: Settings, devices: int) -> list[float]:
+    if devices == 8:
+        return losses(settings, 3, data=2, fsdp=2, tensor=2)
+    make_mesh, mesh_lib.make_mesh = mesh_lib.make_mesh, lambda config: make_mesh(config, jax.devices()[:1])
+    try:
+        return losses(settings, 3)
+    finally:
+        mesh_lib.make_mesh = make_mesh
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [LoRA(4, base="nf4"), BitFit()], ids=["qlora", "bitfit"])
+def test_a_run_that_goes_on_ends_with_the_same_bits_and_keeps_what_is_frozen_once(tmp_path, settings):
+    tiny.prepare(tmp_path)
+    changes = {"model": {"embed_dim": 64, "ffn_dim": 128}, "tuning": settings, "checkpoint_period": 2}
+    tiny.run(tmp_path, run="straight", **changes | {"model": dict(changes["model"])})
+    written = (tmp_path / "straight" / "frozen" / "_METADATA").stat().st_mtime_ns
+    expected = tiny.digest(tmp_path / "straight")
+    for step in (4, 6):
+        (tmp_path / "straight" / "checkpoints" / str(step)).rename(tmp_path / f"gone{step}")
+    tiny.run(tmp_path, run="straight", **changes | {"model": dict(changes["model"])})
+    assert tiny.digest(tmp_path / "straight") == expected
+    assert (tmp_path / "straight" / "frozen" / "_METADATA").stat().st_mtime_ns == written
