@@ -16,7 +16,7 @@ from iml import configuration
 from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
-from iml.training import flops, mesh, optimizer, planner, step
+from iml.training import analytic, flops, mesh, optimizer, planner, step
 from iml.training.chips import find_chip
 from iml.training.collectives import Collective, collectives
 from iml.training.mesh import MeshConfig
@@ -222,3 +222,24 @@ def test_a_step_is_compiled_for_a_tpu_slice(tmp_path):
     layers = 12 * 12 * 768**2 * 2
     assert 0.9 * 2 * 0.75 * layers < gathered < 4 * 0.75 * layers
     assert 0 < plan["mfu"] <= 1 and math.isfinite(plan["seconds"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["full", "dots"])
+def test_temporaries_are_near_what_the_cpu_compiler_allocates(remat):
+    model = OPTConfig(
+        vocab_size=4096,
+        num_layers=4,
+        embed_dim=256,
+        num_heads=8,
+        max_positions=256,
+        remat=remat,
+        dropout=0.0,
+        dtype="float32",
+    )
+    one = job(model=model, batch_size=16, target_budget=None, segments=8)
+    device = mesh.make_mesh(MeshConfig())
+    train_step, abstract = planner.step_of(one, device)
+    used = train_step.lower(*abstract).compile().memory_analysis()
+    reckoned = analytic.temporaries(one, dict(device.shape), "cpu")
+    assert reckoned == pytest.approx(used.temp_size_in_bytes, rel=0.15)
