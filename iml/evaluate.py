@@ -50,6 +50,8 @@ def evaluate(
     rules: PartitionRules = PartitionRules(),  # noqa: B008
     seed: int = 1234,
     compare: Sequence[str] = (),
+    seqio_modules: Sequence[str] = (),
+    data_dir: str = "",
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Evaluates.
@@ -70,6 +72,8 @@ def evaluate(
       rules: which axis of a parameter is split over which axis of the mesh.
       seed: draws rows, delimiters and demonstrations.
       compare: result folders of other evaluations, which the report sets beside this one.
+      seqio_modules: modules that register tasks with SeqIO metrics of their own, which are computed as well.
+      data_dir: the folder of the task files, handed to these modules.
       dry_run: print what would be asked.
 
     Returns:
@@ -93,28 +97,40 @@ def evaluate(
         console.print(configuration.operative(), markup=False, highlight=False)
         return {}
 
-    from iml.evaluation.runner import read_predictions
+    from iml.evaluation import efficiency
+    from iml.evaluation.runner import read_efficiency, read_predictions
 
+    clock = efficiency.Clock()
     earlier = [report.read_scores(folder) for folder in compare]
-    if isinstance(model, Backend):
-        engine, name = model.open(), model.name
-    else:
-        name = os.fspath(model)
-        engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
-    header = make_header(engine, name, store, suite, seed)
-    outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header)
+    with clock.phase("load"):
+        if isinstance(model, Backend):
+            engine, name = model.open(), model.name
+        else:
+            name = os.fspath(model)
+            engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
+        header = make_header(engine, name, store, suite, seed)
+    with clock.phase("answer"):
+        outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header)
     for name, reason in outcome.failures.items():
         console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
     if not outcome.predictions:
         name, reason = next(iter(outcome.failures.items()))
         raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
-    scores = aggregation.aggregate(
-        outcome.predictions,
-        {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
-        {name: task.level for name, task in selected.items()},
-        header,
-        {**missing, **outcome.failures},
-    )
+    with clock.phase("score"):
+        scores = aggregation.aggregate(
+            outcome.predictions,
+            {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
+            {name: task.level for name, task in selected.items()},
+            header,
+            {**missing, **outcome.failures},
+        )
+        if seqio_modules:
+            scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
+        scores["comparisons"] = {
+            os.fspath(folder): _compare((old, read_predictions(folder)), (scores, outcome.predictions))
+            for folder, old in zip(compare, earlier, strict=True)
+        }
+    scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
     report.write_scores(output_dir, scores)
     results = [*earlier, scores]
     titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
@@ -123,6 +139,25 @@ def evaluate(
     report.print_summary(results, titles, console)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return scores
+
+
+def _compare(first, second) -> dict[str, Any]:
+    """The paired comparison with an earlier result, or why there is none."""
+    from iml.evaluation.comparison import compare
+
+    try:
+        return compare(first, second)
+    except InputError as error:
+        return {"problem": str(error)}
+
+
+def _seqio_scores(modules: Sequence[str], data_dir: str, predictions, engine: Engine) -> dict[str, Any]:
+    """The metrics that SeqIO tasks bring, by task and shots."""
+    from iml.prepare import load_tasks
+    from iml.seqio_scores import score_all
+
+    load_tasks(modules, data_dir, strict=True)
+    return score_all(predictions, engine)
 
 
 def make_header(engine: Engine, name: str, store: ExampleStore, suite: Suite, seed: int) -> dict[str, Any]:
