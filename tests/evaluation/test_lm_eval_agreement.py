@@ -1,64 +1,151 @@
-"""The scorers `sum` and `char` are lm-evaluation-harness' `acc` and `acc_norm`, on real questions."""
+"""lm-evaluation-harness gives the same candidates the same scores on real sets, and the same accuracy.
 
-import json
+Its HFLM holds the same random OPT, exported to Hugging Face's format. The scorers `sum` and `char` are its `acc`
+and `acc_norm`; answers of sets without candidates are ranked among answers to other rows.
+"""
 
+import importlib
+
+import jax
 import numpy as np
 import pytest
 
 from iml.data.prompts import Prompt
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation import ranking
+from iml.evaluation.engine import Decoding
 from iml.evaluation.loading import LoadedModel
+from iml.evaluation.metrics import Answer, score
 from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
 from iml.models import weights_hf
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
 from iml.training.mesh import MeshConfig, make_mesh
-from tests.evaluation.models import random_params
 
-SETS = ("copa", "piqa", "openbook_qa", "boolq")
+#: Tasks by the module that reads them.
+SETS = {
+    "tasks.opt_tasks": ("opt_tasks.copa", "opt_tasks.piqa", "opt_tasks.openbook_qa", "opt_tasks.boolq"),
+    "tasks.mmlu": ("mmlu.abstract_algebra", "mmlu.virology"),
+    "tasks.raft": ("raft.ade_corpus_v2", "raft.tweet_eval_hate"),
+    "tasks.t5": ("t5.glue_cola", "t5.super_glue_cb"),
+    "tasks.bbh": ("bbh.causal_judgement", "bbh.date_understanding"),
+    "tasks.super_natural_instructions": ("super_natural_instructions.task069_abductivenli_classification",),
+}
+ROWS = 8
+LENGTH = 512
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, real_data):
+    """By BOS: our engine, and lm_eval's model with the same parameters."""
+    pytest.importorskip("torch", reason="needs torch, which runs the peer")
+    transformers = pytest.importorskip("transformers", reason="needs transformers, which holds the peer")
+    lm_eval = pytest.importorskip("lm_eval.models.huggingface", reason="needs lm_eval, the peer")
+    folder = tmp_path_factory.mktemp("agreement")
+    vocabulary = Vocabulary(str(real_data / "opt_bpe"))
+    config = OPTConfig(num_layers=2, embed_dim=32, num_heads=2, max_positions=LENGTH, dtype="float32")
+    opt = OPT(config)
+    # Larger weights would make a score depend on the last bits: then one unit in the last place of float32 moves
+    # it by more than what is allowed here.
+    params = jax.tree.map(lambda x: x * 6 if x.ndim > 1 else x, opt.init(jax.random.key(0)))
+    weights_hf.write(folder / "hf", config, params, vocabulary.directory)
+
+    def pair(bos):
+        theirs = lm_eval.HFLM(
+            pretrained=transformers.OPTForCausalLM.from_pretrained(folder / "hf"),
+            tokenizer=transformers.GPT2Tokenizer.from_pretrained(folder / "hf"),
+            add_bos_token=bos,
+            prefix_token_id=2,
+            batch_size=8,
+            device="cpu",
+            max_length=LENGTH,
+        )
+        ours = LoadedModel(opt, params, vocabulary, make_mesh(MeshConfig()), LENGTH, 4, bos)
+        return OPTEngine(ours), theirs
+
+    return {bos: pair(bos) for bos in (False, True)}
+
+
+@pytest.fixture(scope="module")
+def sets(real_data):
+    """By task, its first rows that fit: prompt, candidates and references."""
+    pytest.importorskip("seqio", reason="needs seqio, which reads the sets")
+    from iml import seqio_bridge
+    from tests.tasks import registered
+
+    registered.clear()
+    vocabulary, found = Vocabulary(str(real_data / "opt_bpe")), {}
+    for module, names in SETS.items():
+        importlib.import_module(module).register(str(real_data))
+        for name in names:
+            splits = seqio_bridge.describe_source(name)[0]
+            split = next(split for split in ("test", "validation", "exemplars", "train") if split in splits)
+            found[name] = list(rows_of(seqio_bridge.read_fields(name, split), vocabulary))
+        registered.clear()
+    return found
+
+
+def rows_of(examples, vocabulary):
+    kept = []
+    for fields in examples:
+        source = "\n".join(filter(None, (fields.get("instruction", ""), fields["source"]))).rstrip()
+        if 0 < len(vocabulary.encode(source)) < LENGTH - 64 and fields["target"].strip():
+            kept.append((source, fields))
+        if len(kept) == ROWS:
+            break
+    answers = tuple(dict.fromkeys(fields["target"].strip() for _, fields in kept))[:4]
+    for source, fields in kept:
+        target = fields["target"].strip()
+        candidates = tuple(text.strip() for text in fields.get("candidates") or ())
+        yield source, candidates or tuple(dict.fromkeys((target, *answers))), target
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bos", [False, True])
-def test_the_same_candidates_win_with_the_same_scores(tmp_path, real_data, bos):
-    pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    lm_eval = pytest.importorskip("lm_eval.models.huggingface")
+def test_the_same_candidates_win_with_the_same_scores(models, sets, bos):
     instance = pytest.importorskip("lm_eval.api.instance")
-    vocabulary = Vocabulary(str(real_data / "opt_bpe"))
-    config = OPTConfig(num_layers=2, embed_dim=32, num_heads=2, max_positions=512, dtype="float32")
-    opt = OPT(config)
-    params = random_params(opt)
-    weights_hf.write(tmp_path / "hf", config, params, vocabulary.directory)
-    model = LoadedModel(opt, params, vocabulary, make_mesh(MeshConfig()), 512, 4, bos)
-    theirs = lm_eval.HFLM(
-        pretrained=transformers.OPTForCausalLM.from_pretrained(tmp_path / "hf"),
-        tokenizer=transformers.GPT2Tokenizer.from_pretrained(tmp_path / "hf"),
-        add_bos_token=bos,
-        prefix_token_id=2,
-        batch_size=8,
-        device="cpu",
-        max_length=512,
-    )
-    rows = [row for name in SETS for row in read(real_data / "opt_tasks" / f"{name}.jsonl", 12)]
+    engine, theirs = models[bos]
+    assert engine.facts["bos"] is bos
+    counts = {name: len(found) for name, found in sets.items()}
+    assert len(sets) >= 8 and min(counts.values()) >= 2, counts
+    rows = [(name, *row) for name, found in sets.items() for row in found]
     requests = [
-        Request("t.a", "test", i, str(i), Prompt(query, "", {}), (), choices, "rank", 0)
-        for i, (query, choices) in enumerate(rows)
+        Request(name, "test", i, str(i), Prompt(source, "", {}), (right,), choices, "rank", 0)
+        for i, (name, source, choices, right) in enumerate(rows)
     ]
-    ours = ranking.rank(OPTEngine(model), requests, ("sum", "char"), "sum")
-    pairs = [(query, f" {choice}") for query, choices in rows for choice in choices]
+    ours = ranking.rank(engine, requests, ("sum", "char"), "sum")
+    pairs = [(source, f" {choice}") for _, source, choices, _ in rows for choice in choices]
     asked = [instance.Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
-    found = iter(theirs.loglikelihood(asked, disable_tqdm=True))
-    for (_, choices), ranked in zip(rows, ours, strict=True):
-        scores = np.array([next(found)[0] for _ in choices])
+    answered = iter(theirs.loglikelihood(asked, disable_tqdm=True))
+    found = {name: ([], []) for name in sets}
+    for (name, _, choices, right), ranked in zip(rows, ours, strict=True):
+        scores = np.array([next(answered)[0] for _ in choices])
         normed = scores / np.array([float(len(choice)) for choice in choices])
-        np.testing.assert_allclose(ranked.scores["sum"], scores, atol=1e-3)
-        np.testing.assert_allclose(ranked.scores["char"], normed, atol=1e-3)
-        assert ranked.picks == {"sum": int(np.argmax(scores)), "char": int(np.argmax(normed))}
+        np.testing.assert_allclose(ranked.scores["sum"], scores, atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(ranked.scores["char"], normed, atol=1e-3, err_msg=name)
+        assert ranked.picks == {"sum": int(np.argmax(scores)), "char": int(np.argmax(normed))}, name
+        for answers, pick in zip(found[name], (ranked.picks["sum"], int(np.argmax(scores))), strict=True):
+            answers.append(Answer(choices[pick], [right]))
+    accuracies = {name: tuple(score("accuracy", answers) for answers in pair) for name, pair in found.items()}
+    assert all(mine == peer for mine, peer in accuracies.values()), accuracies
 
 
-def read(path, count):
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
-    return [(row["query"].rstrip(), tuple(row["choices"])) for row in rows]
+@pytest.mark.slow
+@pytest.mark.parametrize("bos", [False, True])
+def test_greedy_answers_are_the_same(models, sets, bos):
+    instance = pytest.importorskip("lm_eval.api.instance")
+    engine, theirs = models[bos]
+    sources = [
+        source
+        for name, rows in sets.items()
+        if name.startswith(("bbh", "super_nat"))
+        for source, *_ in rows[:3]
+    ]
+    ours = engine.generate(sources, Decoding(max_new_tokens=8))
+    settings = {"until": ["</s>"], "max_gen_toks": 8, "do_sample": False}
+    asked = [
+        instance.Instance("generate_until", {}, (source, settings), i) for i, source in enumerate(sources)
+    ]
+    expected = theirs.generate_until(asked, disable_tqdm=True)
+    assert [answer.text for answer in ours] == [text.strip() for text in expected]

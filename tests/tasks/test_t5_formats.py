@@ -169,3 +169,27 @@ def test_rows_through_tfds_are_those_of_files(tmp_path, monkeypatch):
         assert {**example.to_json(), "uid": ""} == {**other.to_json(), "uid": ""}, name
     assert through_tfds["squad"][0].references == ("Rome", "in Rome")
     assert through_tfds["super_glue_wic"][0].candidates == ("False", "True")
+
+
+def test_a_row_of_multirc_is_named_by_its_question_in_both_releases(tmp_path):
+    """By that `multirc_em` knows what belongs together."""
+    nested = {
+        "text": "P.",
+        "questions": [{"question": "Q?", "answers": [{"text": "A", "label": 1}, {"text": "B", "label": 0}]}],
+    }
+    flat = [
+        {"paragraph": "P.", "question": "Q?", "answer": text, "label": label,
+         "idx": {"paragraph": 3, "question": 4, "answer": 5 + place}}
+        for place, (text, label) in enumerate([("A", 1), ("B", 0)])
+    ]  # fmt: skip
+    for number, rows in enumerate(([{"idx": 0, "passage": nested}], flat)):
+        folder = tmp_path / str(number) / "t5" / "superglue" / "MultiRC"
+        folder.mkdir(parents=True)
+        (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    uids = []
+    for number in range(2):
+        registered.clear()
+        t5.register(str(tmp_path / str(number)))
+        uids.append([e.uid for e in registered.read("t5.super_glue_multirc")["validation"]])
+    registered.clear()
+    assert uids == [["1-0-0", "1-0-1"], ["3-4-5", "3-4-6"]]
