@@ -98,10 +98,12 @@ def evaluate(
         return {}
 
     from iml.evaluation import efficiency
-    from iml.evaluation.runner import read_efficiency, read_predictions
+    from iml.evaluation.result import Result
+    from iml.evaluation.runner import read_efficiency
 
     clock = efficiency.Clock()
-    earlier = [report.read_scores(folder) for folder in compare]
+    titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
+    earlier = [report.read_result(folder, title) for folder, title in zip(compare, titles, strict=False)]
     with clock.phase("load"):
         if isinstance(model, Backend):
             engine, name = model.open(), model.name
@@ -127,16 +129,14 @@ def evaluate(
         if seqio_modules:
             scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
         scores["comparisons"] = {
-            os.fspath(folder): _compare((old, read_predictions(folder)), (scores, outcome.predictions))
-            for folder, old in zip(compare, earlier, strict=True)
+            old.folder: _compare((old.scores, old.predictions), (scores, outcome.predictions))
+            for old in earlier
         }
     scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
     report.write_scores(output_dir, scores)
-    results = [*earlier, scores]
-    titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
-    predictions = [*map(read_predictions, compare), outcome.predictions]
-    _, page = report.write_report(output_dir, results, titles, predictions)
-    report.print_summary(results, titles, console)
+    results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
+    _, page = report.write_report(output_dir, results)
+    report.print_summary(results, console)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return scores
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from iml.bench.contamination_decisions import Decision
 from iml.bench.levels import LEVELS
-from iml.evaluation.page import Markup, document, join, plain_table, tag
+from iml.evaluation.page import document, plain_table
+from iml.markup import Markup, join, tag
 
 _NO_DECISION = Decision("", "")
 

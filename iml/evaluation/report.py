@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml.errors import InputError
-from iml.evaluation import page, samples, tables
-from iml.evaluation.tables import Row, Scores, Table
+from iml.evaluation import quality, report_page, tables
+from iml.evaluation.changes import Changes, find_changes
+from iml.evaluation.result import Result
+from iml.evaluation.tables import Scores, Table
 from iml.markup import markdown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SCORES, MARKDOWN, PAGE = "scores.json", "report.md", "report.html"
-#: With more tasks than this, one sample prompt of each instead of `samples.PER_TASK`.
-_MANY_TASKS = 150
 
 
 def write_scores(output_dir: str | os.PathLike[str], scores: Scores) -> pathlib.Path:
@@ -57,39 +57,45 @@ def name_results(folders: Sequence[str]) -> list[str]:
     return [f"{number}: {folder}" for number, folder in enumerate(folders, start=1)]
 
 
+def read_result(folder: str | os.PathLike[str], title: str) -> Result:
+    """What lies in the folder of a finished evaluation.
+
+    Raises:
+      InputError: it is missing or damaged.
+    """
+    from iml.evaluation.runner import read_predictions
+
+    return Result(title, read_scores(folder), read_predictions(folder), os.fspath(folder))
+
+
 def write_report(
-    output_dir: str | os.PathLike[str],
-    results: Sequence[Scores],
-    titles: Sequence[str],
-    predictions: Sequence[Sequence[samples.Prediction]] = (),
+    output_dir: str | os.PathLike[str], results: Sequence[Result]
 ) -> tuple[pathlib.Path, pathlib.Path]:
     """Writes `report.md` and `report.html`; the page needs no other file and loads nothing.
 
     Args:
       output_dir: the folder.
-      results: what `aggregation.aggregate` returned, the evaluation at hand last; differences are from the
-        first.
-      titles: of the results.
-      predictions: of each result, from which samples are shown; () for none.
+      results: the evaluation at hand last; differences are from the first.
 
     Returns:
       The paths of the two files.
     """
     folder = pathlib.Path(output_dir)
-    few = samples.PER_TASK if len(results[-1]["tasks"]) <= _MANY_TASKS else 1
-    shown = samples.choose(predictions, titles, few) if predictions else {}
+    paired = results[1:] if results[0].predictions else []
+    found = [find_changes(results[0], result) for result in paired if result.predictions]
     return (
-        _write(folder / MARKDOWN, _markdown(results, titles)),
-        _write(folder / PAGE, _page(results, titles, shown)),
+        _write(folder / MARKDOWN, _markdown(results, found)),
+        _write(folder / PAGE, report_page.render(results, found)),
     )
 
 
-def print_summary(results: Sequence[Scores], titles: Sequence[str], console: Console) -> None:
+def print_summary(results: Sequence[Result], console: Console) -> None:
     """Prints the levels by shots, the tasks that failed and why results may not be compared."""
     from rich.table import Table as Printed
     from rich.text import Text
 
-    content = tables.level_table(results)
+    scores, titles = [result.scores for result in results], [result.title for result in results]
+    content = tables.level_table(scores)
     names = [
         f"{column}\n{title}" if len(titles) > 1 else column for column in content.columns for title in titles
     ]
@@ -97,34 +103,50 @@ def print_summary(results: Sequence[Scores], titles: Sequence[str], console: Con
     for name in (*content.labels, *names):
         printed.add_column(Text(name))
     for row in content.rows:
-        cells = [score.short for scores in row.scores for score in scores]
+        cells = [score.short for group in row.scores for score in group]
         printed.add_row(*map(Text, (row.name, *row.details, *cells)))
     console.print(printed)
-    for title, result in zip(titles, results, strict=True):
-        if result.get("failures"):
-            console.print(Text(f"{title}: tasks left out: {len(result['failures'])}"))
-    for warning in tables.warnings(results, titles):
+    for result in results:
+        if failures := result.scores.get("failures"):
+            console.print(Text(f"{result.title}: tasks left out: {len(failures)}"))
+    for warning in tables.warnings(scores, titles):
         console.print(Text(warning, style="yellow"))
 
 
-def _markdown(results: Sequence[Scores], titles: Sequence[str]) -> str:
+def _markdown(results: Sequence[Result], changes: Sequence[Changes]) -> str:
+    titles, scores = [result.title for result in results], [result.scores for result in results]
     parts = [f"# Evaluation: {markdown(titles[-1])}"]
     if len(titles) > 1:
         parts.append(f"Differences are from {markdown(titles[0])}.")
-    parts += [f"**{markdown(warning)}**" for warning in tables.warnings(results, titles)]
-    parts.append(_markdown_table(tables.level_table(results), titles))
+    parts += [f"**{markdown(warning)}**" for warning in tables.warnings(scores, titles)]
+    parts.append(_markdown_table(tables.level_table(scores), titles))
+    parts += map(_markdown_grid, quality.published_grids(results))
+    parts += [_markdown_grid(quality.level_change_grid(change)) for change in changes if not change.problem]
     for kind in ("categories", "benchmarks"):
-        parts += [_markdown_table(table, titles) for _, table in tables.nested_tables(results, kind)]
-    for table in (tables.group_table(results), tables.scorer_table(results), tables.task_table(results)):
+        parts += [_markdown_table(table, titles) for _, table in tables.nested_tables(scores, kind)]
+    for table in (tables.group_table(scores), tables.scorer_table(scores)):
         if table.rows:
             parts.append(_markdown_table(table, titles))
-    for name, rows in _failures(results, titles).items():
-        parts.append(
-            f"## {markdown(name)}\n\n" + "\n".join(f"- {markdown(t)}: {markdown(r)}" for t, r in rows.items())
-        )
-    facts = [[name, *texts] for name, texts in tables.facts(results).items()]
+    for grid in (
+        quality.calibration_grid(results),
+        quality.robustness_grid(results),
+        *quality.efficiency_grids(results),
+    ):
+        if grid.rows:
+            parts.append(_markdown_grid(grid))
+    parts.append(_markdown_table(tables.task_table(scores), titles))
+    for result in results:
+        if failures := result.scores.get("failures"):
+            name = "Left out" if len(results) == 1 else f"Left out of {result.title}"
+            rows = "\n".join(f"- {markdown(task)}: {markdown(told)}" for task, told in failures.items())
+            parts.append(f"## {markdown(name)}\n\n{rows}")
+    facts = [[name, *texts] for name, texts in tables.facts(scores).items()]
     parts.append("## How it was made\n\n" + _grid(["", *titles], facts))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_grid(grid: quality.Grid) -> str:
+    return f"## {markdown(grid.title)}\n\n{markdown(grid.note)}\n\n{_grid(grid.head, grid.rows)}"
 
 
 def _markdown_table(table: Table, titles: Sequence[str]) -> str:
@@ -140,50 +162,6 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     cells = ([cell if cell == "---" else markdown(cell) for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _page(
-    results: Sequence[Scores], titles: Sequence[str], shown: Mapping[str, Sequence[samples.Sample]]
-) -> str:
-    tag = page.tag
-    title = f"Evaluation: {titles[-1]}"
-    parts = [tag("h1", title)]
-    if len(titles) > 1:
-        parts += [page.legend(titles), tag("p", f"Differences are from {titles[0]}.", class_="soft")]
-    parts += [tag("p", warning, class_="warning") for warning in tables.warnings(results, titles)]
-    levels = tables.level_table(results)
-    parts += [tag("h2", levels.title), tag("p", levels.note, class_="soft"), page.table(levels, titles)]
-    parts.append(page.bars(levels.rows, levels.columns, titles))
-    for kind in ("categories", "benchmarks"):
-        parts.append(tag("h2", kind.capitalize()))
-        for level, table in tables.nested_tables(results, kind):
-            parts.append(tag("h3", tables.words(level)))
-            if kind == "categories":
-                # The mean over shots; the table has the rest.
-                rows = [Row(row.name, (), row.scores[-1:]) for row in table.rows]
-                parts.append(page.bars(rows, table.columns[-1:], titles))
-            parts.append(page.table(table, titles))
-    for table in (tables.group_table(results), tables.scorer_table(results), tables.task_table(results)):
-        if table.rows:
-            parts += [tag("h2", table.title), tag("p", table.note, class_="soft"), page.table(table, titles)]
-    for name, rows in _failures(results, titles).items():
-        parts += [tag("h2", name), page.plain_table({task: [reason] for task, reason in rows.items()})]
-    if shown:
-        parts += [tag("h2", "Sample predictions"), tag("p", "The first rows of each task.", class_="soft")]
-        for task, found in shown.items():
-            parts.append(tag("details", tag("summary", task), *map(page.sample, found)))
-    parts += [tag("h2", "How it was made"), page.plain_table(tables.facts(results), titles)]
-    return page.document(title, *parts)
-
-
-def _failures(results: Sequence[Scores], titles: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """By heading, the tasks that were left out and why."""
-    heading = "Left out" if len(titles) == 1 else "Left out of {}"
-    return {
-        heading.format(title): result["failures"]
-        for title, result in zip(titles, results, strict=True)
-        if result.get("failures")
-    }
 
 
 def _write(path: pathlib.Path, text: str) -> pathlib.Path:

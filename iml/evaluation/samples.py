@@ -1,4 +1,7 @@
-"""A few predictions of every task for a report, those of several results on one prompt together."""
+"""A few predictions of every task for a report, those of several results on one prompt together.
+
+An answer is called right where its task's metric gives it all points, and wrong otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from iml.evaluation.metrics import accuracy
+
 Prediction = Mapping[str, Any]
 
 #: Prompts shown of each task and number of shots.
-PER_TASK = 2
+PER_TASK = 4
 #: Characters shown of a text; of a longer one, its beginning and its end.
 LONGEST = 2400
 
@@ -26,6 +31,7 @@ class Sample:
       references: the right answers.
       candidates: the answers to choose between, or ().
       answers: title of the result, its answer, and the answer's metrics.
+      kinds: which of "right", "wrong" and "changed" (not the same for all results) the answers are.
     """
 
     task: str
@@ -34,24 +40,28 @@ class Sample:
     references: tuple[str, ...]
     candidates: tuple[str, ...]
     answers: tuple[tuple[str, str, str], ...]
+    kinds: tuple[str, ...] = ()
 
 
 def choose(
-    predictions: Sequence[Sequence[Prediction]], titles: Sequence[str], per_task: int = PER_TASK
+    predictions: Sequence[Sequence[Prediction]],
+    titles: Sequence[str],
+    metrics: Mapping[str, str],
+    per_task: int = PER_TASK,
 ) -> dict[str, list[Sample]]:
-    """By task, samples of the first rows at each number of shots.
+    """By task, samples at each number of shots: its first wrong and its first right answers, half of each.
 
     Args:
-      predictions: of each result; the last result's rows are shown, the others' answers to the same rows
-        beside them.
+      predictions: of each result; the last result's answers are chosen from, the others' answers to the same
+        rows stand beside them.
       titles: of the results.
+      metrics: by task, the metric that tells right from wrong.
       per_task: prompts of each task and number of shots.
     """
-    chosen: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
+    groups: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
     for line in sorted(predictions[-1], key=lambda line: (line["task"], line["shots"], line["row"])):
-        group = chosen[line["task"], line["shots"]]
-        if len(group) < per_task:
-            group.append(line)
+        groups[line["task"], line["shots"]].append(line)
+    chosen = {key: _mixed(lines, metrics[key[0]], per_task) for key, lines in groups.items()}
     wanted = {_key(line) for group in chosen.values() for line in group}
     answers = [{_key(line): line for line in lines if _key(line) in wanted} for lines in predictions]
     samples: dict[str, list[Sample]] = defaultdict(list)
@@ -60,8 +70,19 @@ def choose(
             found = [(title, lines.get(_key(line))) for title, lines in zip(titles, answers, strict=True)]
             # Another seed asks another prompt of the same row.
             asked = [(title, other) for title, other in found if other and other["prompt"] == line["prompt"]]
-            samples[task].append(_sample(line, asked))
+            samples[task].append(describe(line, asked, metrics[task]))
     return dict(samples)
+
+
+def points(line: Prediction, metric: str) -> float:
+    """What an answer scores, from 0 to 100; by a metric that scores no single answer, all or nothing."""
+    found = line["metrics"].get(metric)
+    return accuracy(line["prediction"], line["references"]) if found is None else float(found)
+
+
+def right(line: Prediction, metric: str) -> bool:
+    """Whether an answer has all points."""
+    return points(line, metric) >= 100.0
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
@@ -72,7 +93,8 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     return f"{text[:head]}\n[… {len(text) - head - tail:,} characters …]\n{text[-tail:]}"
 
 
-def _sample(line: Prediction, answers: Sequence[tuple[str, Prediction]]) -> Sample:
+def describe(line: Prediction, answers: Sequence[tuple[str, Prediction]], metric: str) -> Sample:
+    """A prompt with the answers to it, by the titles of the results."""
     told = [f"{line['shots']}-shot", f"{line['split']} row {line['row']}"]
     if line.get("template"):
         told.append(f"template {line['template']}")
@@ -85,7 +107,20 @@ def _sample(line: Prediction, answers: Sequence[tuple[str, Prediction]]) -> Samp
         tuple(map(shorten, line["references"])),
         tuple(map(shorten, line["candidates"])),
         tuple((title, shorten(other["prediction"]), _metrics(other)) for title, other in answers),
+        _kinds([right(other, metric) for _, other in answers]),
     )
+
+
+def _mixed(lines: Sequence[Prediction], metric: str, count: int) -> list[Prediction]:
+    wrong = [line for line in lines if not right(line, metric)]
+    fine = [line for line in lines if right(line, metric)]
+    share = max(count - len(fine), (count + 1) // 2)
+    return [*wrong[:share], *fine[: count - len(wrong[:share])]]
+
+
+def _kinds(verdicts: Sequence[bool]) -> tuple[str, ...]:
+    kinds = ["right" if verdict else "wrong" for verdict in dict.fromkeys(verdicts)]
+    return (*kinds, *(["changed"] if len(kinds) > 1 else []))
 
 
 def _metrics(line: Prediction) -> str:

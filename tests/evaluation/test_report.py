@@ -1,5 +1,7 @@
 """Reports: self-contained, whatever the data say, and with the numbers of the scores."""
 
+import base64
+import hashlib
 import io
 import re
 from html.parser import HTMLParser
@@ -10,6 +12,7 @@ from rich.console import Console
 from iml.errors import InputError
 from iml.evaluation import report
 from iml.evaluation.aggregation import aggregate
+from iml.evaluation.result import Result
 from tests.evaluation.results import make_card, make_predictions
 
 EVIL = "<script>alert('x')</script> [bold]& | `a` *b*\n\n# heading \ud800"
@@ -23,7 +26,7 @@ HEADER = {
     "suite": {"name": "validation", "split": "validation"},
     "versions": {"jax": "0.10.2"},
 }
-VOID = {"meta"}
+VOID = {"meta", "input"}
 
 
 class Page(HTMLParser):
@@ -31,7 +34,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.names, self.attributes, self.open, self.texts = [], [], [], []
+        self.names, self.attributes, self.open, self.texts, self.scripts = [], [], [], [], []
         self.feed(text)
         assert self.open == []
 
@@ -45,6 +48,8 @@ class Page(HTMLParser):
         assert self.open.pop() == name
 
     def handle_data(self, text):
+        if self.open[-1:] == ["script"]:
+            self.scripts.append(text)
         # A browser drops the line break at the start of pre.
         self.texts.append(text.removeprefix("\n") if self.open[-1:] == ["pre"] else text)
 
@@ -63,8 +68,8 @@ def make_result(scores, header=HEADER, **fields):
 
 
 def write(tmp_path, results, titles):
-    scores, predictions = zip(*results, strict=True)
-    markdown, page = report.write_report(tmp_path, scores, titles, predictions)
+    found = [Result(title, *result) for title, result in zip(titles, results, strict=True)]
+    markdown, page = report.write_report(tmp_path, found)
     return markdown.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
 
 
@@ -82,8 +87,13 @@ def test_levels_by_shots_come_first(tmp_path):
 def test_the_page_is_well_formed_and_needs_nothing_else(tmp_path):
     _, text = write(tmp_path, [make_result([20, 40]), make_result([60, 40])], ["before", "after"])
     page = Page(text)
-    assert not {"script", "link", "img", "iframe", "object", "base"} & set(page.names)
-    assert not {"src", "href", "style", "onclick"} & {name for name, _ in page.attributes}
+    assert not {"link", "img", "iframe", "object", "base"} & set(page.names)
+    assert not {"src", "onclick"} & {name for name, _ in page.attributes}
+    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
+    policy = next(value for name, value in page.attributes if value and value.startswith("default-src"))
+    [script] = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'" in policy and policy.endswith(f"script-src 'sha256-{digest}'")
     assert "url(" not in text and "@import" not in text and "http://" not in text and "https://" not in text
     assert "svg" in page.names and "prefers-color-scheme" in text
 
@@ -98,9 +108,9 @@ def test_whatever_the_data_say_is_shown_as_text(tmp_path):
     }
     markdown, text = write(tmp_path, [make_result([20], {**HEADER, "model": EVIL}, **fields)], [EVIL])
     page = Page(text)
-    assert "script" not in page.names
+    assert page.names.count("script") == 1
     assert sum("<script>" in found for found in page.texts) >= 6
-    assert page.texts.count("\n" + EVIL.replace("\ud800", "?")) >= 2
+    assert page.texts.count("\n" + EVIL.replace("\ud800", "\N{REPLACEMENT CHARACTER}")) >= 2
     assert "<script>" not in markdown.replace("\\<", "")
     tables = [line for line in markdown.splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", line)) for line in tables if line.startswith("| fully")}
@@ -147,6 +157,7 @@ def test_a_task_that_one_result_lacks_is_left_blank_and_told(tmp_path):
     first = make_result([20])
     scores, lines = make_result([30])
     del scores["tasks"]["a.held"], scores["levels"]["fully_held_out"]
+    lines = [line for line in lines if line["task"] != "a.held"]
     markdown, _ = write(tmp_path, [first, (scores, lines)], ["one", "two"])
     assert "two lacks 1 tasks" in markdown
     row = next(line for line in markdown.splitlines() if line.startswith("| fully held out"))
@@ -175,8 +186,8 @@ def test_scores_are_read_as_written_and_damage_is_told(tmp_path):
 
 def test_the_summary_prints_levels_and_takes_no_markup_from_data(tmp_path):
     console = Console(file=io.StringIO(), width=160)
-    results = [make_result([20])[0], make_result([40])[0]]
-    report.print_summary(results, ["[red]one[/red]", "two"], console)
+    results = [Result("[red]one[/red]", make_result([20])[0]), Result("two", make_result([40])[0])]
+    report.print_summary(results, console)
     printed = console.file.getvalue()
     assert "[red]one[/red]" in printed and "40.0 (+20.0)" in printed and "tasks left out: 1" in printed
 
