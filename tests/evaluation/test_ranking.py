@@ -9,9 +9,10 @@ import pytest
 from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.errors import InputError
-from iml.evaluation import ranking
+from iml.evaluation import ranking, trees
 from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
+from iml.models import weights_hf
 from tests.evaluation.models import small_model
 
 ALL = ranking.scorer_names(ranking.SCORERS, (False, True))
@@ -115,3 +116,37 @@ def test_results_do_not_depend_on_what_is_ranked_together(tmp_path):
 def test_an_unknown_scorer_is_named():
     with pytest.raises(InputError, match="sum, mean, char, unconditional"):
         ranking.scorer_names(["max"], [True])
+
+
+def test_shared_contexts_and_split_candidates_score_as_transformers_does(tmp_path):
+    """Prompts with the same demonstrations, two kinds of them, and one with more candidates than a row holds."""
+    torch = pytest.importorskip("torch", reason="compares with transformers")
+    transformers = pytest.importorskip("transformers", reason="compares with transformers")
+    model = small_model(tmp_path, num_layers=1)
+    weights_hf.write(tmp_path / "hf", model.opt.config, model.params, model.vocabulary.directory)
+    peer = transformers.OPTForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    random = np.random.default_rng(0)
+    words = "the cat sat on an ant in a north other thing".split()
+
+    def say(n):
+        return " ".join(random.choice(words, n))
+
+    shown = [say(12), say(9)]
+    pairs = [(f"{shown[i % 2]} {say(3)}", [say(n) for n in (1, 2, 1)]) for i in range(24)]
+    pairs.append((say(4), [f"{say(3)} {i}" for i in range(40)]))
+    encode = model.vocabulary.encode
+    assert sum(len(encode(f" {text}")) for text in pairs[-1][1]) > 2 * model.max_length
+    rows = [encode(source) for source, _ in pairs]
+    groups = trees.group_by_prefix([row[:-1] for row in rows])
+    assert sum(group.shared > 0 for group in groups) == 2
+    told = []
+    found = OPTEngine(model).likelihoods(pairs, told.append)
+    assert sum(told) == len(pairs)
+    for (source, texts), likelihoods in zip(pairs, found, strict=True):
+        for text, likelihood in zip(texts, likelihoods, strict=True):
+            context, ids = encode(source), encode(f"{source} {text}")
+            with torch.no_grad():
+                logits = peer(torch.tensor([ids])).logits[0].log_softmax(-1)
+            values = [logits[i - 1, ids[i]] for i in range(len(context), len(ids))]
+            expected = (float(sum(values)), float(logits[-1, model.vocabulary.EOS]))
+            np.testing.assert_allclose((likelihood.text, likelihood.eos), expected, rtol=1e-5, atol=2e-4)
