@@ -148,6 +148,13 @@ def test_an_earlier_evaluation_is_set_beside_this_one(folder):
     scores = run(folder, "second", bos=True, compare=[str(folder / "first")])
     assert json.loads((folder / "second" / "scores.json").read_text()) == json.loads(json.dumps(scores))
     level = {result["levels"]["supervised"]["average"]["mean"] for result in (first, scores)}
+    compared = scores["comparisons"][str(folder / "first")]
+    old, new = (result["levels"]["supervised"]["average"]["mean"] for result in (first, scores))
+    assert compared["levels"]["supervised"]["average"]["difference"] == pytest.approx(new - old)
+    assert compared["left_out"] == [0, 0] and 0 < compared["levels"]["supervised"]["average"]["p"] <= 1
+    spent = scores["efficiency"]
+    assert set(spent["phases"]) == {"load", "answer", "score"} and spent["compile"]["programs"] > 0
+    assert sum(kind["requests"] for kind in spent["kinds"].values()) == compared["prompts"]
     page = (folder / "second" / "report.html").read_text()
     assert all(f"{mean:.1f}" in page for mean in level)
     with pytest.raises(InputError, match="no scores here"):
