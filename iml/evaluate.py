@@ -4,16 +4,19 @@
         --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
 
 Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
-goes on with the tasks that it lacks.
+goes on with the tasks that it lacks. With --all_checkpoints every checkpoint of the run MODEL is evaluated, and the
+curve over training is drawn.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
+import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml import configuration
@@ -52,6 +55,7 @@ def evaluate(
     compare: Sequence[str] = (),
     seqio_modules: Sequence[str] = (),
     data_dir: str = "",
+    all_checkpoints: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Evaluates.
@@ -74,10 +78,12 @@ def evaluate(
       compare: result folders of other evaluations, which the report sets beside this one.
       seqio_modules: modules that register tasks with SeqIO metrics of their own, which are computed as well.
       data_dir: the folder of the task files, handed to these modules.
+      all_checkpoints: evaluate every checkpoint of the run `model` into a folder of `output_dir` that is called
+        by its step, but for those that are there already, and draw the curve over training.
       dry_run: print what would be asked.
 
     Returns:
-      What `scores.json` holds.
+      What `scores.json` holds, or with `all_checkpoints` what `curve.json` holds.
 
     Raises:
       InputError: a setting or a file is wrong, or every task failed.
@@ -86,6 +92,27 @@ def evaluate(
 
     from iml.data.store import ExampleStore
     from iml.evaluation import aggregation, report, requests
+
+    if all_checkpoints:
+        # What changes with the checkpoint is given again; everything else is as it was given here.
+        again = functools.partial(
+            evaluate,
+            store_dir=store_dir,
+            suite=suite,
+            vocabulary_dir=vocabulary_dir,
+            batch_size=batch_size,
+            max_length=max_length,
+            bos=bos,
+            dtype=dtype,
+            mesh=mesh,
+            rules=rules,
+            seed=seed,
+            compare=compare,
+            seqio_modules=seqio_modules,
+            data_dir=data_dir,
+        )
+        given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
+        return _evaluate_all(again, model, store_dir, output_dir, suite, given, dry_run)
 
     console = Console()
     store = ExampleStore(store_dir)
@@ -99,7 +126,7 @@ def evaluate(
 
     from iml.evaluation import efficiency
     from iml.evaluation.result import Result
-    from iml.evaluation.runner import read_efficiency
+    from iml.evaluation.results_folder import read_efficiency
 
     clock = efficiency.Clock()
     titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
@@ -139,6 +166,41 @@ def evaluate(
     report.print_summary(results, console)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return scores
+
+
+def _evaluate_all(
+    again: Callable[..., Any],
+    model: str | TransformersModel | CompletionEndpoint,
+    store_dir: str,
+    output_dir: str,
+    suite: Suite,
+    given: Mapping[str, Any],
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Every checkpoint of a run, and the curve over them."""
+    from iml.data.store import ExampleStore
+    from iml.evaluation import curve_report
+    from iml.training.checkpoints import complete_steps
+
+    steps = () if isinstance(model, Backend) else complete_steps(model)
+    if not steps:
+        problem = "--all_checkpoints needs the folder of a run with complete checkpoints"
+        raise InputError(problem, path=None if isinstance(model, Backend) else model, field="evaluate.model")
+    if dry_run:
+        print(f"checkpoints: {', '.join(map(str, steps))}")
+        return again(model=model, output_dir=output_dir, dry_run=True)
+    asked = {name: value for name, value in given.items() if value is not None}
+    asked |= {"suite": dataclasses.asdict(suite), "store": ExampleStore(store_dir).fingerprint}
+    curve = curve_report.evaluate_steps(
+        os.fspath(model),
+        output_dir,
+        steps,
+        asked,
+        lambda checkpoint, folder: again(model=checkpoint, output_dir=folder),
+        lambda text: print(text, flush=True),
+    )
+    print(f"picked: step {curve.chosen}; curve: {pathlib.Path(output_dir) / curve_report.PAGE}")
+    return curve.to_json()
 
 
 def _compare(first, second) -> dict[str, Any]:
@@ -226,6 +288,9 @@ if __name__ == "__main__":
     configuration.run(
         evaluate,
         doc=__doc__,
+        flags={
+            "all_checkpoints": "evaluate every checkpoint of the run MODEL and draw the curve over training"
+        },
         configurables=(
             Suite,
             Decoding,

@@ -167,8 +167,8 @@ def task_change_grid(changes: Changes) -> Grid:
             f"{change.better:,}",
             f"{change.worse:,}",
             f"{change.cell['difference']:+.1f}",
-            _interval(change.cell),
-            _p(change.cell["p"]),
+            interval_text(change.cell),
+            p_text(change.cell["p"]),
         )
         for change in changes.tasks
     )
@@ -204,18 +204,30 @@ def _change_rows(name: str, cells: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for shots, cell in cells.items():
         wider = cell.get("over_tasks")
-        over = (_interval(wider), _p(wider["p"])) if wider else (_NONE, _NONE)
+        over = (interval_text(wider), p_text(wider["p"])) if wider else (_NONE, _NONE)
         rows.append(
-            (name, shots_title(shots), f"{cell['difference']:+.1f}", _interval(cell), _p(cell["p"]), *over)
+            (
+                name,
+                shots_title(shots),
+                f"{cell['difference']:+.1f}",
+                interval_text(cell),
+                p_text(cell["p"]),
+                *over,
+            )
         )
     return rows
 
 
-def _interval(cell: Mapping[str, Any]) -> str:
-    return _NONE if cell["low"] is None else f"{cell['low']:+.1f} to {cell['high']:+.1f}"
+def interval_text(cell: Mapping[str, Any], negative: bool = False) -> str:
+    """A difference's interval, or that of its negative."""
+    if cell["low"] is None:
+        return _NONE
+    low, high = (-cell["high"], -cell["low"]) if negative else (cell["low"], cell["high"])
+    return f"{low + 0.0:+.1f} to {high + 0.0:+.1f}"
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
+    """A p-value as it is read."""
     return _NONE if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 

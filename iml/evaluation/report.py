@@ -23,7 +23,7 @@ SCORES, MARKDOWN, PAGE = "scores.json", "report.md", "report.html"
 
 def write_scores(output_dir: str | os.PathLike[str], scores: Scores) -> pathlib.Path:
     """Writes what `aggregation.aggregate` returned to `scores.json`."""
-    return _write(pathlib.Path(output_dir) / SCORES, json.dumps(scores, indent=1) + "\n")
+    return write(pathlib.Path(output_dir) / SCORES, json.dumps(scores, indent=1) + "\n")
 
 
 def read_scores(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def read_result(folder: str | os.PathLike[str], title: str) -> Result:
     Raises:
       InputError: it is missing or damaged.
     """
-    from iml.evaluation.runner import read_predictions
+    from iml.evaluation.results_folder import read_predictions
 
     return Result(title, read_scores(folder), read_predictions(folder), os.fspath(folder))
 
@@ -84,8 +84,8 @@ def write_report(
     paired = results[1:] if results[0].predictions else []
     found = [find_changes(results[0], result) for result in paired if result.predictions]
     return (
-        _write(folder / MARKDOWN, _markdown(results, found)),
-        _write(folder / PAGE, report_page.render(results, found)),
+        write(folder / MARKDOWN, _markdown(results, found)),
+        write(folder / PAGE, report_page.render(results, found)),
     )
 
 
@@ -120,8 +120,8 @@ def _markdown(results: Sequence[Result], changes: Sequence[Changes]) -> str:
         parts.append(f"Differences are from {markdown(titles[0])}.")
     parts += [f"**{markdown(warning)}**" for warning in tables.warnings(scores, titles)]
     parts.append(_markdown_table(tables.level_table(scores), titles))
-    parts += map(_markdown_grid, quality.published_grids(results))
-    parts += [_markdown_grid(quality.level_change_grid(change)) for change in changes if not change.problem]
+    parts += map(markdown_grid, quality.published_grids(results))
+    parts += [markdown_grid(quality.level_change_grid(change)) for change in changes if not change.problem]
     for kind in ("categories", "benchmarks"):
         parts += [_markdown_table(table, titles) for _, table in tables.nested_tables(scores, kind)]
     for table in (tables.group_table(scores), tables.scorer_table(scores)):
@@ -133,7 +133,7 @@ def _markdown(results: Sequence[Result], changes: Sequence[Changes]) -> str:
         *quality.efficiency_grids(results),
     ):
         if grid.rows:
-            parts.append(_markdown_grid(grid))
+            parts.append(markdown_grid(grid))
     parts.append(_markdown_table(tables.task_table(scores), titles))
     for result in results:
         if failures := result.scores.get("failures"):
@@ -145,7 +145,8 @@ def _markdown(results: Sequence[Result], changes: Sequence[Changes]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_grid(grid: quality.Grid) -> str:
+def markdown_grid(grid: quality.Grid) -> str:
+    """A section of Markdown."""
     return f"## {markdown(grid.title)}\n\n{markdown(grid.note)}\n\n{_grid(grid.head, grid.rows)}"
 
 
@@ -164,7 +165,7 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def _write(path: pathlib.Path, text: str) -> pathlib.Path:
+def write(path: pathlib.Path, text: str) -> pathlib.Path:
     """Replaces the file in one step. Lone surrogates, which data may hold, are not UTF-8: they become "?"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
