@@ -94,8 +94,9 @@ def dequantise(kernel: Quantised, dtype: jnp.dtype) -> Float[Array, "inputs outp
     blocks, outputs = kernel["absmax"].shape
     scales = jnp.repeat(kernel["scales"], _SCALE_BLOCK)[: blocks * outputs].reshape(outputs, blocks).T
     absmax = jnp.asarray(_dynamic_levels())[kernel["absmax"]] * scales + kernel["offset"]
-    codes = jnp.stack([kernel["codes"] >> 4, kernel["codes"] & 15], axis=1).reshape(-1, outputs)
-    return (_level(codes) * jnp.repeat(absmax, NF4_BLOCK, axis=0)).astype(dtype)
+    codes = jnp.stack([kernel["codes"] >> 4, kernel["codes"] & 15], axis=1)
+    codes = codes.reshape(blocks, NF4_BLOCK, outputs)
+    return _values(codes, absmax[:, None]).astype(dtype).reshape(-1, outputs)
 
 
 def _nearest(values: Array, levels: np.ndarray) -> UInt8[Array, "*shape"]:
@@ -105,11 +106,17 @@ def _nearest(values: Array, levels: np.ndarray) -> UInt8[Array, "*shape"]:
     )
 
 
-def _level(codes: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The levels of codes, by a tree of selections: vector units have no table to look them up in."""
-    values: list[Array | float] = list(LEVELS)
+def _values(
+    codes: UInt8[Array, "blocks block outputs"], absmax: Float[Array, "blocks 1 outputs"]
+) -> Float[Array, "blocks block outputs"]:
+    """Levels of codes times scales, by a tree of selections: vector units have no table to look them up in.
+
+    The levels are multiplied before one is selected: as plain constants they would be taken out of the loop over
+    layers, each as an array as large as the kernel.
+    """
+    values = [jnp.float32(level) * absmax for level in LEVELS]
     for bit in range(4):
         upper = (codes >> bit & 1) == 1
         pairs = zip(values[0::2], values[1::2], strict=True)
-        values = [jnp.where(upper, jnp.float32(high), jnp.float32(low)) for low, high in pairs]
+        values = [jnp.where(upper, high, low) for low, high in pairs]
     return values[0]

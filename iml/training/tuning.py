@@ -108,6 +108,7 @@ def spread_like(shardings: Tree, abstract: Tree) -> Tree:
 
 def _fitting(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> jax.sharding.Sharding:
     try:
+        sharding.check_compatible_aval(shape)  # as many axes
         sharding.shard_shape(shape)
         return sharding
     except ValueError:
