@@ -44,7 +44,7 @@ def summary(spent: Iterable[Mapping[str, Any]], clock: Clock | None = None) -> d
     """What `scores.json` tells of the time an evaluation took; JSON-able.
 
     Args:
-      spent: of `runner.read_efficiency`: those of a run that was killed and gone on with are among them.
+      spent: of `results_folder.read_efficiency`: those of a run that was killed and gone on with are among them.
       clock: of this run; None for none.
 
     Returns:

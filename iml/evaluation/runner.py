@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
-import pathlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,14 +15,12 @@ from iml.evaluation import metrics, ranking
 from iml.evaluation.engine import Engine, Progress
 from iml.evaluation.progress import Watch, estimate, weight
 from iml.evaluation.requests import Request, Selected, make_requests
+from iml.evaluation.results_folder import Prediction, ResultsFolder
 from iml.evaluation.suites import Suite
 
-HEADER, RESULTS, EFFICIENCY = "header.json", "results.jsonl", "efficiency.jsonl"
 #: Requests that are answered together, at least; tasks are kept whole.
 _WAVE = 2048
 _PROVENANCE = ("template", "delimiter", "definition_prefix", "input_prefix", "demonstrations")
-
-Prediction = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +39,24 @@ class Outcome:
 class Runner:
     """Answers the requests of a suite with one model."""
 
-    def __init__(self, engine: Engine, store: ExampleStore, suite: Suite, seed: int, model_name: str):
+    def __init__(
+        self,
+        engine: Engine,
+        store: ExampleStore,
+        suite: Suite,
+        seed: int,
+        model_name: str,
+        process: tuple[int, int] = (0, 1),
+    ):
         """
         Args:
           seed: draws rows, delimiters and demonstrations.
           model_name: what predictions call the model.
+          process: the number of this process and how many there are, all of which ask the same; the first one
+            writes.
         """
         self._engine, self._store, self._suite = engine, store, suite
-        self._seed, self._name = seed, model_name
+        self._seed, self._name, self._process = seed, model_name, process
         self._scorers = ranking.scorer_names(suite.scorers, suite.with_eos)
         if suite.primary_scorer not in self._scorers:
             raise InputError(
@@ -79,9 +84,8 @@ class Runner:
           watch: is told what is answered.
         """
         watch = watch or Watch()
-        folder = pathlib.Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        done = _resume(folder, header, {name: self._size(task) for name, task in selected.items()})
+        folder = ResultsFolder(output_dir, *self._process)
+        done = folder.resume(header, {name: self._size(task) for name, task in selected.items()})
         ahead = {name: task for name, task in selected.items() if name not in done}
         work = estimate(self._store, ahead, self._suite, self._seed)
         total = sum(map(self._size, selected.values()))
@@ -96,7 +100,7 @@ class Runner:
                 except Exception as error:
                     failures[name] = _told(error)
                     continue
-                _append(folder / RESULTS, predictions)
+                folder.append(predictions)
                 done[name] = predictions
         return Outcome([line for name in selected if name in done for line in done[name]], failures)
 
@@ -117,7 +121,7 @@ class Runner:
             yield wave
 
     def _answer_wave(
-        self, wave: Mapping[str, list[Request]], failures: dict[str, str], watch: Watch, folder: pathlib.Path
+        self, wave: Mapping[str, list[Request]], failures: dict[str, str], watch: Watch, folder: ResultsFolder
     ) -> dict[str, list[Prediction]]:
         before = watch.done
         try:
@@ -132,7 +136,7 @@ class Runner:
                 return {name: lines for part in parts for name, lines in part.items()}
             failures[next(iter(wave))] = _told(error)
             return {}
-        _append(folder / EFFICIENCY, spent)
+        folder.append_efficiency(spent)
         rest = iter(answers)
         return {name: [next(rest) for _ in requests] for name, requests in wave.items()}
 
@@ -253,86 +257,6 @@ class Runner:
 
     def _size(self, task: Selected) -> int:
         return len(task.rows) * len(self._suite.shots)
-
-
-def read_predictions(output_dir: str | os.PathLike[str]) -> list[Prediction]:
-    """The predictions of a results folder.
-
-    Raises:
-      InputError: there are none, or the file is damaged.
-    """
-    path = pathlib.Path(output_dir) / RESULTS
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"no predictions here ({error.strerror})", path=path) from error
-    predictions = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            predictions.append(json.loads(line))
-        except ValueError as error:
-            raise InputError(f"not JSON ({error})", path=path, line=number) from error
-    return predictions
-
-
-def read_efficiency(output_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """What answering took, by kind of request and batch of tasks; nothing where it was not kept."""
-    path = pathlib.Path(output_dir) / EFFICIENCY
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        # A kill may have torn the last line.
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def _resume(
-    folder: pathlib.Path, header: Mapping[str, Any], sizes: Mapping[str, int]
-) -> dict[str, list[Prediction]]:
-    """Predictions of the tasks that are complete; the files are brought to hold these and no others."""
-    done: dict[str, list[Prediction]] = defaultdict(list)
-    header = json.loads(json.dumps(header))
-    spent = []
-    if _read_header(folder) == header and (folder / RESULTS).exists():
-        spent = read_efficiency(folder)
-        for line in (folder / RESULTS).read_text(encoding="utf-8").splitlines():
-            # The last line may be torn; its task is then a line short.
-            with contextlib.suppress(ValueError):
-                prediction = json.loads(line)
-                done[prediction["task"]].append(prediction)
-    done = {name: lines for name, lines in done.items() if len(lines) == sizes.get(name)}
-    _write(folder / RESULTS, [line for lines in done.values() for line in lines])
-    _write(folder / EFFICIENCY, spent)
-    temporary = folder / f".{HEADER}"
-    temporary.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / HEADER)
-    return done
-
-
-def _read_header(folder: pathlib.Path) -> Any:
-    try:
-        return json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _write(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(_lines(predictions), encoding="utf-8")
-    temporary.replace(path)
-
-
-def _append(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_lines(predictions))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _lines(predictions: Sequence[Prediction]) -> str:
-    # ASCII: the lone surrogates and line separators that data may hold stay within their line.
-    return "".join(json.dumps(prediction) + "\n" for prediction in predictions)
 
 
 def _sum(works: Iterable[Mapping[str, float]]) -> dict[str, float]:
