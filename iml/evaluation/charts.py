@@ -123,7 +123,7 @@ def curve(
     Args:
       lines: by name, one score for each step.
     """
-    left, top, width, height = 40, 10, 590, 230
+    left, top, width, height = 42, 10, 585, 230
     values = [v for line in lines.values() for s in line for v in (s.mean, s.low, s.high) if v is not None]
     low, high = _span(values)
     first, last = min(steps), max(steps)
@@ -138,8 +138,8 @@ def curve(
         y = at(first, value)[1]
         parts += [_segment(left, y, left + width, y, "grid"), _text(f"{value:g}", left - 6, y + 4, "end")]
     shown = steps if len(steps) <= 9 else [steps[i * (len(steps) - 1) // 8] for i in range(9)]
-    parts += [_text(f"{step:,}", at(step, low)[0], top + height + 18) for step in shown]
-    parts.append(_text("training step", left + width / 2, top + height + 36))
+    parts += [_text(f"{step:,}", at(step, low)[0], top + height + 22) for step in shown]
+    parts.append(_text("training step", left + width / 2, top + height + 46))
     if chosen is not None:
         x = at(chosen, low)[0]
         parts += [_segment(x, top, x, top + height, "ideal")]
@@ -162,7 +162,7 @@ def curve(
         + ", ".join(f"step {step:,} {score.short}" for step, score in zip(steps, line, strict=True))
         for name, line in lines.items()
     )
-    return tag("figure", tag("svg", *parts, viewBox="0 0 650 285", class_="plot", role="img",
+    return tag("figure", tag("svg", *parts, viewBox="0 0 655 296", class_="plot", role="img",
                              aria_label=f"{label}. {told}"), class_="curve")  # fmt: skip
 
 

@@ -91,7 +91,12 @@ def _page(curve: Curve) -> str:
     grid = _grid(curve)
     chosen = next(point for point in curve.points if point.step == curve.chosen)
     told = f"Step {curve.chosen:,} is picked: {scores(curve, AVERAGE)[curve.points.index(chosen)]}."
-    rows = [[tag("b", text) if row[0] == f"{curve.chosen:,}" else text for text in row] for row in grid.rows]
+    cells = [scores(curve, key) for key in keys]
+    cells += [scores(curve, AVERAGE, level) for level in curve.points[-1].levels]
+    rows = []
+    for i, (first, *rest) in enumerate(grid.rows):
+        name = tag("b", first) if curve.points[i].step == curve.chosen else first
+        rows.append((name, *(page.score_cell(column[i]) for column in cells), *rest[len(cells) :]))
     parts: list[Markup] = [
         tag("h1", "Curve over training"),
         tag("p", tag("b", told)),

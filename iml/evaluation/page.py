@@ -83,7 +83,7 @@ def table(content: Table, titles: Sequence[str]) -> Markup:
             "tr",
             tag("th", row.name, scope="row"),
             *(tag("td", detail) for detail in row.details),
-            *(tag("td", _score(score), class_="score") for scores in row.scores for score in scores),
+            *(tag("td", score_cell(score), class_="score") for scores in row.scores for score in scores),
         )
         for row in content.rows
     )
@@ -139,7 +139,8 @@ def _label(text: str) -> Markup:
     return tag("div", text, class_="label")
 
 
-def _score(score: Score) -> Markup:
+def score_cell(score: Score) -> Markup:
+    """A score with its difference, its interval below."""
     if score.mean is None:
         return join(["–"])
     parts: list[str] = [f"{score.mean:.1f}"]

@@ -54,11 +54,11 @@ def _published_grid(table: Published, results: Sequence[Result]) -> Grid:
         )
         for column in table.columns
     )
-    told = " / ".join("few" if key == FEW else key for key in shots)
-    known = f"Scores at {told} shots" if table.shots else f"Scores of the results at {told} shots"
+    told = " / ".join("few-shot" if key == FEW else shots_title(key) for key in shots)
+    of = "" if table.shots else " of the results"
     note = (
-        f"{known}, by {table.metric}. The columns in italics are other models, as published in {table.source}; "
-        f"they were not run here, and their prompts and scoring may differ. {table.note}"
+        f"Scores{of}: {told}, {table.metric}. The columns in italics are other models, as published in "
+        f"{table.source}; they were not run here, and their prompts and scoring may differ. {table.note}"
     )
     head += [f"{model} (published)" for model in table.models]
     return Grid(f"Beside {table.source}", note.strip(), tuple(head), rows, others)

@@ -234,34 +234,29 @@ def _task(
 
 def _numbers(name: str, results: Sequence[Result]) -> Markup:
     """Metrics, scorers, spread over templates and flags of a task, by result and number of shots."""
-    shots = sorted({number for result in results for number in result.scores["shots"]})
-    rows = []
-    for result in results:
-        task = result.scores["tasks"].get(name)
-        if task is None:
-            continue
-        told: dict[str, Mapping[str, str]] = defaultdict(dict)
-        for metric, values in task["metrics"].items():
-            told[metric] = {key: f"{value:.1f}" for key, value in values.items()}
+    columns = [(i, str(shots)) for i, result in enumerate(results) for shots in result.scores["shots"]]
+    told: dict[str, dict[tuple[int, str], str]] = defaultdict(dict)
+    for i, result in enumerate(results):
+        task = result.scores["tasks"].get(name, {})
+        for metric, values in task.get("metrics", {}).items():
+            told[metric] |= {(i, key): f"{value:.1f}" for key, value in values.items()}
         for scorer, values in task.get("scorers", {}).items():
-            told[f"accuracy by {scorer}"] = {key: f"{value:.1f}" for key, value in values.items()}
-        told["over templates"] = {
-            key: f"{value['min']:.1f} to {value['max']:.1f} (of {value['templates']})"
-            for key, value in task.get("templates", {}).items()
-        }
-        told["calibration error"] = {
-            key: f"{value['ece']:.1f}" for key, value in task.get("calibration", {}).items()
-        }
-        title = [result.title] if len(results) > 1 else []
-        rows += [
-            (": ".join([*title, label]), *(values.get(str(number), "–") for number in shots))
-            for label, values in told.items()
-            if values
-        ]
-        if task["flags"]:
-            flags = ", ".join(f"{count:,} {flag}" for flag, count in task["flags"].items())
-            rows.append((": ".join([*title, "flags"]), flags, *[""] * (len(shots) - 1)))
-    return page.grid(["", *(tables.shots_title(str(number)) for number in shots)], rows)
+            told[f"accuracy by {scorer}"] |= {(i, key): f"{value:.1f}" for key, value in values.items()}
+        for key, spread in task.get("templates", {}).items():
+            found = f"{spread['min']:.1f} to {spread['max']:.1f} (of {spread['templates']})"
+            told["worst to best template"][i, key] = found
+        for key, found in task.get("calibration", {}).items():
+            told["calibration error"][i, key] = f"{found['ece']:.1f}"
+        if flags := task.get("flags"):
+            first = str(result.scores["shots"][0])
+            counted = ", ".join(f"{count:,} {flag}" for flag, count in flags.items())
+            told["flags, at all shots"][i, first] = counted
+    head = [
+        ", ".join([results[i].title] * (len(results) > 1) + [tables.shots_title(shots)])
+        for i, shots in columns
+    ]
+    rows = [(label, *(values.get(column, "–") for column in columns)) for label, values in told.items()]
+    return page.grid(["", *head], rows)
 
 
 def _confusion(title: str, shots: int, found: Confusion, results: int) -> Markup:
