@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.train import train
 from iml.training.loop import REQUEUE
+from iml.training.loss_scale import LossScale
 from iml.training.mesh import MeshConfig
-from iml.training.optimizer import AdamConfig
+from iml.training.optimizer import AdamConfig, Lomo
 from iml.training.rules import PartitionRules
 from tests.data.small_vocabulary import write_vocabulary
 from tests.training import tiny
@@ -55,6 +57,33 @@ def test_a_run_learns_and_leaves_its_plan_and_records(folder):
         *("vocabulary", "checkpoints", "tensorboard"),
     }
     assert tiny.run(folder, steps=30, microbatches=2) == {}  # there is nothing left to do
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": Lomo(learning_rate=0.1, warmup_steps=2)},
+        # It begins so large that the first steps overflow, and grows again after two that do not.
+        {"model": {"dtype": "float16"}, "loss_scale": LossScale(initial=2.0**18, window=4)},
+    ],
+    ids=["lomo", "float16"],
+)
+def test_a_run_goes_on_from_a_checkpoint_bit_by_bit(folder, settings):
+    settings |= {"steps": 9, "checkpoint_period": 4, "keep": None, "log_period": 1}
+    tiny.run(folder, **settings)
+    run, expected = folder / "run", tiny.digest(folder / "run")
+    assert tiny.steps(run) == (0, 4, 8, 9)
+    measured = ("step", "loss", "grad_norm", "learning_rate", "loss_scale", "skipped")
+    logged = [{name: record.get(name) for name in measured} for record in records(run)]
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    if "loss_scale" in settings:
+        skipped = [record["skipped"] for record in logged]
+        assert skipped[0] == 1 and skipped[-1] == 0 and len({record["loss_scale"] for record in logged}) > 2
+    for step in ("8", "9"):
+        shutil.rmtree(run / "checkpoints" / step)
+    tiny.run(folder, **settings)
+    assert tiny.digest(run) == expected
+    assert [{name: record.get(name) for name in measured} for record in records(run)] == logged
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(folder, capsys):

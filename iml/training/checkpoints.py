@@ -1,8 +1,9 @@
 """Checkpoints of runs and directories of parameters, both written by Orbax.
 
-A run keeps `checkpoints/<step>/{params,opt_state,meta}`, where `params` are the trained parameters, and once for
-all steps `frozen/`, the others, if there are any. A directory of parameters is `params/`, `model.json` and
-`vocabulary/`. Orbax writes beside the final name and renames, so what has a final name is complete.
+A run keeps `checkpoints/<step>/{params,opt_state,meta}`, where `params` are the trained parameters (an optimiser
+without state has no `opt_state`), and once for all steps `frozen/`, the others, if there are any. A directory of
+parameters is `params/`, `model.json` and `vocabulary/`. Orbax writes beside the final name and renames, so what has
+a final name is complete.
 """
 
 from __future__ import annotations
@@ -211,7 +212,15 @@ def restore_state(
       InputError: the checkpoint is missing or damaged.
     """
     folder = epath.Path(run_dir) / "checkpoints" / str(step)
-    return restore_tree(folder / "params", params), restore_tree(folder / "opt_state", opt_state)
+    params = restore_tree(folder / "params", params)
+    return params, restore_tree(folder / "opt_state", opt_state) if _has_arrays(opt_state) else opt_state
+
+
+def _has_arrays(tree: Tree) -> bool:
+    """LOMO's state has none, and Orbax writes no empty trees."""
+    import jax
+
+    return bool(jax.tree.leaves(tree))
 
 
 def save_frozen(run_dir: str | os.PathLike[str], frozen: Tree) -> None:
@@ -260,16 +269,11 @@ class Checkpoints:
         """Begins to write; returns once the arrays are copied, so they may be donated."""
         import orbax.checkpoint as ocp
 
+        items = {"params": ocp.args.StandardSave(params), "meta": ocp.args.JsonSave(dict(meta))}
+        if _has_arrays(opt_state):
+            items["opt_state"] = ocp.args.StandardSave(opt_state)
         with _writing(self._run_dir / "checkpoints" / str(step)):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardSave(params),
-                    opt_state=ocp.args.StandardSave(opt_state),
-                    meta=ocp.args.JsonSave(dict(meta)),
-                ),
-                force=True,
-            )
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def wait(self) -> None:
         """Waits until what has begun is written.

@@ -66,7 +66,9 @@ def config(folder: pathlib.Path, **changes) -> dict:
     }
     model |= {"dropout": 0.1, "dtype": "float32"} | changes.pop("model", {})
     mesh = MeshConfig(**changes.pop("mesh", {}))
-    adam = AdamConfig(**{"learning_rate": 1e-2, "warmup_steps": 4} | changes.pop("optimizer", {}))
+    optimizer = changes.pop("optimizer", {})
+    if isinstance(optimizer, dict):
+        optimizer = AdamConfig(**{"learning_rate": 1e-2, "warmup_steps": 4} | optimizer)
     return {
         "model": OPTConfig(**model),
         "store_dir": str(folder / "store"),
@@ -74,7 +76,7 @@ def config(folder: pathlib.Path, **changes) -> dict:
         "run_dir": str(folder / changes.pop("run", "run")),
         "mixture": Mixture(split_scheme=str(folder / "splits_none.json"), eps=changes.pop("eps", 60)),
         "prompt_format": PromptFormat(shots_distribution=(0.5, 0.5)),
-        "optimizer": adam,
+        "optimizer": optimizer,
         "mesh": mesh,
         "steps": 6,
         "batch_size": 8,
