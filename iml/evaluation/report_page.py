@@ -17,6 +17,8 @@ from iml.markup import Markup, join, tag, void
 
 #: Sample prompts of all tasks together, about; of many tasks, fewer each.
 _SAMPLES = 1200
+#: Characters of their texts, about.
+_CHARACTERS = 3_000_000
 #: Tasks whose changed answers are shown.
 _CHANGED = 100
 
@@ -151,15 +153,17 @@ def _tasks(results: Sequence[Result]) -> list[Markup]:
     titles = [result.title for result in results]
     facts = {name: task for result in results for name, task in result.scores["tasks"].items()}
     shown: Mapping[str, Sequence[samples.Sample]] = {}
-    few = max(1, min(samples.PER_TASK, _SAMPLES // (len(facts) * max(1, len(results[-1].scores["shots"])))))
+    asked = len(facts) * max(1, len(results[-1].scores["shots"]))
+    few = max(1, min(samples.PER_TASK, _SAMPLES // asked))
+    longest = max(400, min(samples.LONGEST, _CHARACTERS // (asked * few)))
     if results[-1].predictions:
         metrics = {name: task["metric"] for name, task in facts.items()}
-        shown = samples.choose([result.predictions for result in results], titles, metrics, few)
+        shown = samples.choose([result.predictions for result in results], titles, metrics, few, longest)
     lines = [group(result.predictions, lambda line: line["task"]) for result in results]
     total = sum(len(result.predictions) for result in results[-1:])
     note = (
         f"{content.note} Below, every task opens to its details and up to {few} prompts for each number of shots, "
-        f"wrong answers first; texts beyond {samples.LONGEST:,} characters are cut in the middle. "
+        f"wrong answers first; texts beyond {longest:,} characters are cut in the middle. "
         f"All {total:,} predictions are in results.jsonl."
     )
     rows = {row.name: row for row in content.rows}

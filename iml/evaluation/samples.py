@@ -6,6 +6,7 @@ An answer is called right where its task's metric gives it all points, and wrong
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def choose(
     titles: Sequence[str],
     metrics: Mapping[str, str],
     per_task: int = PER_TASK,
+    longest: int = LONGEST,
 ) -> dict[str, list[Sample]]:
     """By task, samples at each number of shots: its first wrong and its first right answers, half of each.
 
@@ -57,6 +59,7 @@ def choose(
       titles: of the results.
       metrics: by task, the metric that tells right from wrong.
       per_task: prompts of each task and number of shots.
+      longest: characters shown of a text.
     """
     groups: dict[tuple[str, int], list[Prediction]] = defaultdict(list)
     for line in sorted(predictions[-1], key=lambda line: (line["task"], line["shots"], line["row"])):
@@ -70,7 +73,7 @@ def choose(
             found = [(title, lines.get(_key(line))) for title, lines in zip(titles, answers, strict=True)]
             # Another seed asks another prompt of the same row.
             asked = [(title, other) for title, other in found if other and other["prompt"] == line["prompt"]]
-            samples[task].append(describe(line, asked, metrics[task]))
+            samples[task].append(describe(line, asked, metrics[task], longest))
     return dict(samples)
 
 
@@ -93,20 +96,23 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     return f"{text[:head]}\n[… {len(text) - head - tail:,} characters …]\n{text[-tail:]}"
 
 
-def describe(line: Prediction, answers: Sequence[tuple[str, Prediction]], metric: str) -> Sample:
+def describe(
+    line: Prediction, answers: Sequence[tuple[str, Prediction]], metric: str, longest: int = LONGEST
+) -> Sample:
     """A prompt with the answers to it, by the titles of the results."""
     told = [f"{line['shots']}-shot", f"{line['split']} row {line['row']}"]
     if line.get("template"):
         told.append(f"template {line['template']}")
     if line.get("demonstrations"):
         told.append(f"demonstrations {', '.join(line['demonstrations'])}")
+    cut = functools.partial(shorten, longest=longest)
     return Sample(
         line["task"],
         ", ".join(told),
-        shorten(line["prompt"]),
-        tuple(map(shorten, line["references"])),
-        tuple(map(shorten, line["candidates"])),
-        tuple((title, shorten(other["prediction"]), _metrics(other)) for title, other in answers),
+        cut(line["prompt"]),
+        tuple(map(cut, line["references"])),
+        tuple(map(cut, line["candidates"])),
+        tuple((title, cut(other["prediction"]), _metrics(other)) for title, other in answers),
         _kinds([right(other, metric) for _, other in answers]),
     )
 
