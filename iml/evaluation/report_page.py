@@ -155,6 +155,7 @@ def _tasks(results: Sequence[Result]) -> list[Markup]:
     shown: Mapping[str, Sequence[samples.Sample]] = {}
     asked = len(facts) * max(1, len(results[-1].scores["shots"]))
     few = max(1, min(samples.PER_TASK, _SAMPLES // asked))
+    prompts = "prompt" if few == 1 else "prompts"
     longest = max(400, min(samples.LONGEST, _CHARACTERS // (asked * few)))
     if results[-1].predictions:
         metrics = {name: task["metric"] for name, task in facts.items()}
@@ -162,7 +163,7 @@ def _tasks(results: Sequence[Result]) -> list[Markup]:
     lines = [group(result.predictions, lambda line: line["task"]) for result in results]
     total = sum(len(result.predictions) for result in results[-1:])
     note = (
-        f"{content.note} Below, every task opens to its details and up to {few} prompts for each number of shots, "
+        f"{content.note} Below, every task opens to its details and up to {few} {prompts} for each number of shots, "
         f"wrong answers first; texts beyond {longest:,} characters are cut in the middle. "
         f"All {total:,} predictions are in results.jsonl."
     )

@@ -5,9 +5,11 @@ import itertools
 import pytest
 
 from iml.evaluation import curve_report, report
+from iml.evaluation.aggregation import aggregate
 from iml.evaluation.curve import draw
 from iml.evaluation.result import Result
 from tests.browser import chromium
+from tests.evaluation.results import make_card, make_predictions
 from tests.evaluation.test_report import HEADER, make_result
 
 HOSTILE = (
@@ -106,3 +108,23 @@ def test_the_keyboard_reaches_scores_and_tasks(browser, folder):
     browser.run("document.querySelector('details.task summary').focus()")
     browser.press("\ue007")
     assert browser.run("return document.querySelector('details.task').open")
+
+
+@pytest.mark.slow
+def test_many_tasks_make_a_small_page_that_is_searched_quickly(browser, tmp_path):
+    names = [f"flan.task_{i}" for i in range(1500)]
+    cards = {name: make_card(name, category=f"Category {i % 90}") for i, name in enumerate(names)}
+    levels = {name: ("supervised", "fully_held_out")[i % 2] for i, name in enumerate(names)}
+    shots = {number: [0, 100] * 10 for number in (0, 5)}
+    lines = [line for name in names for line in make_predictions(name, shots, prompt="word " * 1500)]
+    result = Result("many", aggregate(lines, cards, levels, HEADER, resamples=10), lines)
+    _, page = report.write_report(tmp_path, [result])
+    assert page.stat().st_size < 8e6
+    browser.open(page.as_uri())
+    took = browser.run(
+        "const start = performance.now(), words = document.getElementById('filter').elements.words; "
+        "words.value = 'task_149'; words.dispatchEvent(new Event('input', {bubbles: true})); "
+        "document.body.offsetHeight; return performance.now() - start"
+    )
+    assert browser.run("return document.getElementById('count').textContent") == "11 of 1500 tasks"
+    assert took < 1000
