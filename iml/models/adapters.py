@@ -57,6 +57,14 @@ class LoRA:
         """What frozen matrices and tables that are not quantised are kept in."""
         return "float32" if self.base == "float32" else "bfloat16"
 
+    def num_parameters(self, config: OPTConfig) -> int:
+        """Parameters of all adapters."""
+        widths = [
+            config.embed_dim + (config.mlp_dim if name in ("fc1", "fc2") else config.embed_dim)
+            for name in self.targets
+        ]
+        return config.num_layers * self.rank * sum(widths)
+
     def check(self, config: OPTConfig) -> None:
         """Refuses a model whose projections cannot be cut into blocks.
 

@@ -175,7 +175,7 @@ def arithmetic(job: Job) -> dict[str, float]:
     Returns:
       `model_flops`, without recomputation, and `done_flops`, with it.
     """
-    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt, job.tuning is None)
+    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt, job.tuning)
     # Recomputing adds a forward pass, a third of the whole or half where weights are frozen; not that of products
     # under "dots".
     forward = 1 / 3 if job.tuning is None else 1 / 2

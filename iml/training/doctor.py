@@ -71,7 +71,7 @@ def examine(setup: loop.Setup, console: Console) -> dict[str, Any]:
     if peak:
         stream = setup.stream
         learnt = (stream.limits.targets or stream.length) / stream.length
-        counted = flops.flops_per_token(setup.model.config, stream.length, learnt)
+        counted = flops.flops_per_token(setup.model.config, stream.length, learnt, setup.tuning.settings)
         done = stream.batch_size * stream.length * counted
         found["mfu"] = done / median / (peak * jax.device_count())
     memory = device.memory_stats() or {}

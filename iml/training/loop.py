@@ -209,7 +209,7 @@ class _Log:
         self._names, self._loss_scale = benchmark_names(setup.stream), setup.loss_scale
         stream = setup.stream
         learnt = (stream.limits.targets or stream.length) / stream.length
-        self._flops = flops.flops_per_token(setup.model.config, stream.length, learnt)
+        self._flops = flops.flops_per_token(setup.model.config, stream.length, learnt, setup.tuning.settings)
         peak = flops.peak_flops(jax.devices()[0].device_kind)
         self._peak = peak * jax.device_count() if peak else None
         # Every process has the metrics; one writes them.

@@ -23,11 +23,16 @@ class Tuning:
 
     Attributes:
       trains: whether it trains the parameter at a path of names in the tree.
-      lora: the adapters that the model has, if any.
+      settings: what it was made of.
     """
 
     trains: Callable[[tuple[str, ...]], bool] = lambda path: True
-    lora: LoRA | None = None
+    settings: Settings = None
+
+    @property
+    def lora(self) -> LoRA | None:
+        """The adapters that the model has, if any."""
+        return self.settings if isinstance(self.settings, LoRA) else None
 
     def split(self, tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> tuple[Tree, Tree]:
         """What is trained and what is frozen of a model's tree, which may hold arrays, axes or shardings."""
@@ -59,7 +64,7 @@ def make_tuning(settings: Settings) -> Tuning:
         return Tuning(lambda path: path[-1] in ("lora_a", "lora_b"), settings)
     if isinstance(settings, BitFit):
         names = ("bias", "scale") if settings.norms else ("bias",)
-        return Tuning(lambda path: path[-1] in names)
+        return Tuning(lambda path: path[-1] in names, settings)
     return Tuning()
 
 

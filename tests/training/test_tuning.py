@@ -1,19 +1,21 @@
 """Every kind of tuning trains what it should, on one device as on eight, and goes on where it stopped."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from iml.models.adapters import PROJECTIONS, LoRA
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
+from iml.training import flops, partition
 from iml.training import mesh as mesh_lib
 from iml.training import optimizer as optimizer_lib
-from iml.training import partition
 from iml.training import step as step_lib
 from iml.training.rules import PartitionRules
 from iml.training.tuning import join, make_tuning
@@ -69,6 +71,50 @@ def test_split_and_join_are_inverse():
     assert join(trained, frozen) == tree
     names = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(trained)}
     assert names == {"bias"} and "embed_tokens" not in trained
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "bitfit"])
+def test_arithmetic_is_what_xla_counts(kind):
+    # As in test_planner.py: plain attention computes all pairs, and a scan of one layer is counted in full.
+    shape = {"vocab_size": 1024, "num_layers": 1, "embed_dim": 512, "ffn_dim": 2048, "max_positions": 256}
+    config = dataclasses.replace(CONFIG, **shape, attention="xla", remat="none")
+    settings = KINDS[kind]
+    tuning = make_tuning(settings)
+    model = OPT(config, lora=tuning.lora)
+    trained, frozen = tuning.split(model.abstract_params())
+
+    def loss(trained, frozen, tokens):
+        logits = model.apply(join(trained, frozen), tokens, jnp.ones_like(tokens), tokens % 256)
+        return (logits**2).sum()
+
+    lowered = jax.jit(jax.grad(loss)).lower(trained, frozen, jax.ShapeDtypeStruct((4, 256), jnp.int32))
+    expected = 4 * 256 * flops.flops_per_token(config, 2 * 256, tuning=settings)
+    assert lowered.cost_analysis()["flops"] == pytest.approx(expected, rel=0.03)
+    if tuning.lora:
+        assert settings.num_parameters(config) == sum(leaf.size for leaf in jax.tree.leaves(trained))
+
+
+def test_weights_of_4_bits_are_unpacked_a_layer_at_a_time():
+    width, ffn = 256, 1024
+    unpacked = 4 * (4 * width**2 + 2 * width * ffn)
+
+    def temporaries(layers: int) -> int:
+        shape = {"num_layers": layers, "embed_dim": width, "ffn_dim": ffn}
+        config = dataclasses.replace(CONFIG, **shape, remat="none")
+        tuning = make_tuning(KINDS["qlora"])
+        model = OPT(config, lora=tuning.lora)
+        trained, frozen = tuning.split(model.abstract_params())
+
+        def loss(trained, frozen, tokens):
+            return model.apply(join(trained, frozen), tokens, jnp.ones_like(tokens), tokens).sum()
+
+        rows = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+        compiled = jax.jit(jax.grad(loss)).lower(trained, frozen, rows).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, more = temporaries(2), temporaries(6)
+    assert few < 2 * unpacked
+    assert more - few < unpacked
 
 
 @pytest.mark.slow
