@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
 import pathlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from iml.errors import InputError
 from iml.evaluation import backends
 from iml.evaluation.backends import Backend, CompletionEndpoint, TransformersModel
 from iml.evaluation.engine import Decoding
+from iml.evaluation.header import make_header
 from iml.evaluation.suites import Suite
 from iml.training.mesh import MeshConfig
 from iml.training.rules import PartitionRules
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from iml.data.store import ExampleStore
     from iml.evaluation.engine import Engine
     from iml.evaluation.requests import Selected
-
-_LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
 
 
 def evaluate(
@@ -220,20 +217,6 @@ def _seqio_scores(modules: Sequence[str], data_dir: str, predictions, engine: En
 
     load_tasks(modules, data_dir, strict=True)
     return score_all(predictions, engine)
-
-
-def make_header(engine: Engine, name: str, store: ExampleStore, suite: Suite, seed: int) -> dict[str, Any]:
-    """What predictions depend on; results of equal headers may be joined."""
-    versions = {"python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {
-        "model": name,
-        **engine.facts,
-        "suite": dataclasses.asdict(suite),
-        "seed": seed,
-        "store": store.fingerprint,
-        "versions": versions | engine.facts.get("versions", {}),
-    }
 
 
 def _open(

@@ -9,6 +9,7 @@ which asks for another start.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -22,6 +23,8 @@ from iml.bench.mixing import Mixture
 from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
+from iml.evaluation.engine import Decoding
+from iml.evaluation.suites import Suite
 from iml.models.config import OPTConfig
 from iml.training import distributed as processes
 from iml.training import tunings
@@ -62,6 +65,8 @@ CONFIGURABLES = (
     LossScale,
     MeshConfig,
     PartitionRules,
+    Suite,
+    Decoding,
     *tunings.CONFIGURABLES,
 )
 #: Settings of the model with which a run may be gone on with: they change speed and memory.
@@ -97,6 +102,9 @@ def train(
     cache_dir: str | None = None,
     strict: bool = False,
     leak_probe: bool = True,
+    eval_suite: Suite | None = None,
+    eval_period: int | None = None,
+    eval_batch_size: int = 8,
     dry_run: bool = False,
     show_step: str | None = None,
     show_lanes: str = "0",
@@ -142,6 +150,9 @@ def train(
       cache_dir: where --cache_tokens keeps token ids; what it lacks is made when it is drawn.
       strict: end where an example cannot be read, instead of leaving it out.
       leak_probe: check at the start that packed documents do not see each other.
+      eval_suite: what the run is evaluated on while it trains; None for nothing.
+      eval_period: steps between evaluations; the untuned and the last parameters are evaluated too.
+      eval_batch_size: sequences of the model's length that a batch of the evaluation may weigh.
       dry_run: print what would be done.
       show_step: print what the model sees at this step.
       show_lanes: rows to print.
@@ -175,6 +186,10 @@ def train(
     ):
         if value < 1:
             raise InputError(f"must be at least 1, not {value}", field=f"train.{name}")
+    if (eval_suite is None) != (eval_period is None):
+        raise InputError("must be given together", field="train.eval_suite, train.eval_period")
+    if eval_period is not None and eval_period < 1:
+        raise InputError(f"must be at least 1, not {eval_period}", field="train.eval_period")
     check_dtype(model.dtype, loss_scale)
     if length > model.max_positions:
         raise InputError(
@@ -262,6 +277,7 @@ def train(
             log_period=log_period,
             data_threads=data_threads,
             watch=watch,
+            eval_period=eval_period,
             meta={
                 "model": model.to_json(),
                 "tuning": tunings.to_json(tuning),
@@ -269,6 +285,11 @@ def train(
                 "config": configuration.operative(),
             },
         )
+        if eval_suite is not None:
+            from iml.evaluation.in_training import InTraining
+
+            parts = (eval_suite, store, vocabulary, network, device_mesh, setup.run_dir, seed)
+            setup = dataclasses.replace(setup, evaluate=InTraining(*parts, eval_batch_size, console))
         if jax.process_index() == 0:
             _describe(console, setup, dry_run)
         if dry_run:
@@ -464,8 +485,6 @@ def _whole_number(text: str | bool, flag: str) -> int:
 
 def _fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
-    import dataclasses
-
     shape = {name: value for name, value in model.to_json().items() if name not in _FREE}
     plan = json.dumps([dict(stream.plan.counts), dict(stream.plan.rows)], sort_keys=True)
     return json.loads(

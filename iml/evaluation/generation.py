@@ -34,6 +34,11 @@ class Generator:
         self._programs = Programs(model, decoding)
         self._known: set[int] = set()
 
+    def load(self, model: LoadedModel) -> None:
+        """Takes the same model with other parameters; what was compiled stays."""
+        self._model = model
+        self._programs.load(model.params)
+
     def generate(
         self,
         sources: Sequence[str],

@@ -21,7 +21,7 @@ from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation import trees
-from iml.evaluation.engine import Likelihood, Progress, no_progress
+from iml.evaluation.engine import Likelihood, Progress, common_ending, no_progress
 from iml.evaluation.loading import LoadedModel, bucket
 from iml.models import cached
 from iml.training import partition
@@ -90,6 +90,10 @@ class Scorer:
         #: By span of the shared context and width of the rows: places and targets that a row may have.
         self._compiled: dict[int, dict[int, tuple[int, int]]] = collections.defaultdict(dict)
 
+    def load(self, model: LoadedModel) -> None:
+        """Takes the same model with other parameters; what was compiled stays."""
+        self._model = model
+
     def likelihoods(
         self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
     ) -> list[list[Likelihood]]:
@@ -143,7 +147,7 @@ class Scorer:
                 ids = [*head, *document.tokens[own:].tolist()]
                 scored = max(1, start - own + len(head))
                 tails.append(_Tail(ids, scored, min(own, start), own > start))
-            ending = _common_ending([tail.ids[tail.scored : -1] for tail in tails])
+            ending = common_ending([tail.ids[tail.scored : -1] for tail in tails])
             for tail in tails:
                 tail.ending = ending
             encoded.append(tails)
@@ -218,11 +222,6 @@ def _common_start(rows: Sequence[Sequence[int]]) -> list[int]:
     shortest = min(rows, key=len, default=[])
     count = next((i for i, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), len(shortest))
     return list(shortest[:count])
-
-
-def _common_ending(continuations: Sequence[Sequence[int]]) -> int:
-    """In how many tokens at their ends all continuations agree."""
-    return len(_common_start([ids[::-1] for ids in continuations]))
 
 
 def _arrays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from iml.evaluation.engine import Decoding, Generated, Likelihood, Progress, no_
 from iml.evaluation.generation import Generator
 from iml.evaluation.likelihoods import Scorer
 from iml.evaluation.loading import LoadedModel, hash_params
+from iml.models.opt import Params
 
 
 class OPTEngine:
@@ -18,7 +20,14 @@ class OPTEngine:
     def __init__(self, model: LoadedModel):
         self.model = model
         self._scorer = Scorer(model)
-        self._generator = functools.lru_cache(maxsize=4)(functools.partial(Generator, model))
+        self._generators: dict[Decoding, Generator] = {}
+
+    def load(self, params: Params) -> None:
+        """Takes other parameters of the same model, as training makes them; what was compiled stays."""
+        self.model = dataclasses.replace(self.model, params=params)
+        self.__dict__.pop("facts", None)
+        for part in (self._scorer, *self._generators.values()):
+            part.load(self.model)
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -48,4 +57,6 @@ class OPTEngine:
         parts: Sequence[Sequence[int]] | None = None,
         progress: Progress = no_progress,
     ) -> list[Generated]:
-        return self._generator(decoding).generate(sources, parts, progress)
+        if decoding not in self._generators:
+            self._generators[decoding] = Generator(self.model, decoding)
+        return self._generators[decoding].generate(sources, parts, progress)

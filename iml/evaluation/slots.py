@@ -14,6 +14,7 @@ from iml.evaluation import sampling
 from iml.evaluation.engine import Decoding
 from iml.evaluation.loading import LoadedModel, bucket, left_padded
 from iml.models import cached
+from iml.models.opt import Params
 from iml.training import partition
 
 #: Tokens that all rows may add before the host looks at them.
@@ -28,7 +29,8 @@ class Programs:
         whole = partition.replicated(model.mesh)
         #: XLA's CPU code copies the layer that a scan slices off, at every step; elsewhere memory counts more.
         self.apart = model.mesh.devices.flat[0].platform == "cpu"
-        self.params = jax.jit(cached.layers_apart)(model.params) if self.apart else model.params
+        self._take_apart = jax.jit(cached.layers_apart) if self.apart else lambda params: params
+        self.load(model.params)
         rows = PartitionSpec(partition.BATCH_AXES, "tensor")
         sharding = NamedSharding(model.mesh, rows if self.apart else PartitionSpec(None, *rows))
         self.empty = jax.jit(
@@ -47,6 +49,10 @@ class Programs:
             donate_argnums=1,
             out_shardings=(sharding, whole, whole, whole),
         )
+
+    def load(self, params: Params) -> None:
+        """Takes other parameters of the same shapes."""
+        self.params = self._take_apart(params)
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ from iml.training import (
 from iml.training.distributed import REQUEUE
 from iml.training.fused import make_step
 from iml.training.rules import PartitionRules
-from iml.training.tuning import Tuning
+from iml.training.tuning import Tuning, join
 
 #: Steps that the devices may lag behind the host.
 _AHEAD = 2
@@ -61,6 +61,8 @@ class Setup:
       data_threads: threads that make batches.
       meta: what every checkpoint says besides step and stream: model, fingerprints, gin text.
       watch: over the other processes of the run.
+      evaluate: evaluates all parameters at a step, and gives scores to record; None for no evaluation.
+      eval_period: steps between evaluations; the untuned model and the last step are evaluated too.
     """
 
     model: OPT
@@ -82,6 +84,8 @@ class Setup:
     data_threads: int
     meta: Mapping[str, Any]
     watch: distributed.Watch | None = None
+    evaluate: Callable[[int, Any], Mapping[str, float]] | None = None
+    eval_period: int | None = None
 
     def make_optimizer(self):
         trained, _ = self.tuning.split(self.model.logical_axes())
@@ -117,6 +121,9 @@ class Trainer:
         """
         setup, done = self._setup, self._stream_state.step
         if done >= setup.steps:
+            if self._must_evaluate(done):
+                # A run that was killed while its last step was evaluated.
+                setup.evaluate(done, join(self._state.params, self._frozen))
             return {}
         train_step = compile_step(setup)
         key = jax.random.key(setup.seed)
@@ -130,6 +137,7 @@ class Trainer:
                     checkpoints.save_frozen(setup.run_dir, self._frozen)
                     # What evaluation compares with; and a folder that cannot be written to is found out now.
                     self._save(keeper, 0)
+                self._evaluate(done, log)
                 for fed in batches:
                     # Waiting costs nothing as long as the devices have work.
                     starved = not in_flight or in_flight[-1].is_ready()
@@ -143,10 +151,14 @@ class Trainer:
                     last = done == setup.steps or stopping
                     if done % setup.log_period == 0 or last:
                         log.end_window(done)
-                    if done % setup.checkpoint_period == 0 or last:
+                    evaluated = not stopping and self._must_evaluate(done)
+                    # What is evaluated is kept, so that nothing is lost if that is interrupted.
+                    if done % setup.checkpoint_period == 0 or last or evaluated:
                         # What stands in a checkpoint must stand in the records too.
                         log.flush(done)
                         self._save(keeper, done)
+                    if evaluated:
+                        self._evaluate(done, log)
                     if last:
                         break
         finally:
@@ -166,6 +178,19 @@ class Trainer:
         whole = feed.gather_state(self._stream_state)
         meta = {**self._setup.meta, "step": done, "stream": whole.to_json(), "seed": self._setup.seed}
         keeper.save(done, self._state.params, self._state.opt_state, meta)
+
+    def _must_evaluate(self, done: int) -> bool:
+        setup = self._setup
+        if setup.evaluate is None or setup.eval_period is None:
+            return False
+        return done % setup.eval_period == 0 or done == setup.steps
+
+    def _evaluate(self, done: int, log: _Log) -> None:
+        """Evaluates where that is due; what a run before this one has evaluated is only read."""
+        if self._must_evaluate(done):
+            began = time.monotonic()
+            scores = self._setup.evaluate(done, join(self._state.params, self._frozen))
+            log.add_scores(done, scores, time.monotonic() - began)
 
     def _stop(self) -> None:
         self._stopping = True
@@ -247,6 +272,12 @@ class _Log:
                 fetched, done, seconds, waited, self._names, self._flops, self._peak
             )
             self._writer.write(self.last)
+
+    def add_scores(self, done: int, scores: Mapping[str, float], seconds: float) -> None:
+        """Scores of an evaluation, whose time is no part of the window's."""
+        if self._writer:
+            self._writer.write_scores(done, scores)
+        self._began += seconds
 
     def close(self) -> None:
         if self._writer:

@@ -128,6 +128,11 @@ class Writer:
                 _line(record, self._steps, left), soft_wrap=True, highlight=False, markup=False
             )
 
+    def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Writes the scores of an evaluation at a step to `tensorboard/`."""
+        for name, score in scores.items():
+            self._board.add_scalar(f"evaluation/{name}", score, step)
+
     def close(self) -> None:
         if self._live:
             self._live.stop()
