@@ -159,3 +159,40 @@ def test_an_earlier_evaluation_is_set_beside_this_one(folder):
     assert all(f"{mean:.1f}" in page for mean in level)
     with pytest.raises(InputError, match="no scores here"):
         run(folder, "third", compare=[str(folder / "none")])
+
+
+def test_every_checkpoint_of_a_run_is_evaluated_once_and_one_is_picked(folder, capsys):
+    vocabulary = write_vocabulary(folder / "run" / "vocabulary")
+    config = small_config(vocabulary)
+    run_dir, meta = folder / "run", {"model": config.to_json(), "fingerprints": {}, "stream": {}}
+    for step in (10, 20):
+        written = checkpoints.Checkpoints(run_dir, None)
+        params = OPT(config).init(jax.random.key(step))
+        written.save(step, params, {}, meta | {"step": step})
+        written.close()
+
+    def go():
+        return evaluate(
+            str(run_dir),
+            str(folder / "store"),
+            str(folder / "curve"),
+            SUITE,
+            batch_size=4,
+            all_checkpoints=True,
+        )
+
+    curve = go()
+    assert [point["step"] for point in curve["points"]] == [10, 20]
+    means = {
+        step: json.loads((folder / "curve" / str(step) / "scores.json").read_text())["levels"]
+        for step in (10, 20)
+    }
+    for point in curve["points"]:
+        assert point["levels"]["supervised"]["0"]["mean"] == means[point["step"]]["supervised"]["0"]["mean"]
+    assert curve == json.loads((folder / "curve" / "curve.json").read_text())
+    assert (folder / "curve" / "20" / "report.html").exists()
+    capsys.readouterr()
+    assert go() == curve
+    assert capsys.readouterr().out.count("already evaluated") == 2
+    with pytest.raises(InputError, match="needs the folder of a run"):
+        evaluate(str(folder / "model"), str(folder / "store"), str(folder / "x"), SUITE, all_checkpoints=True)

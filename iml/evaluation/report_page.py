@@ -163,8 +163,8 @@ def _tasks(results: Sequence[Result]) -> list[Markup]:
     lines = [group(result.predictions, lambda line: line["task"]) for result in results]
     total = sum(len(result.predictions) for result in results[-1:])
     note = (
-        f"{content.note} Below, every task opens to its details and up to {few} {prompts} for each number of shots, "
-        f"wrong answers first; texts beyond {longest:,} characters are cut in the middle. "
+        f"{content.note} Below, every task opens to its details and up to {few} {prompts} for each number of "
+        f"shots, wrong answers first; texts beyond {longest:,} characters are cut in the middle. "
         f"All {total:,} predictions are in results.jsonl."
     )
     rows = {row.name: row for row in content.rows}
