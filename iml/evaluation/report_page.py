@@ -247,6 +247,10 @@ def _numbers(name: str, results: Sequence[Result]) -> Markup:
             told[metric] |= {(i, key): f"{value:.1f}" for key, value in values.items()}
         for scorer, values in task.get("scorers", {}).items():
             told[f"accuracy by {scorer}"] |= {(i, key): f"{value:.1f}" for key, value in values.items()}
+        for key, values in result.scores.get("seqio", {}).get(name, {}).items():
+            for metric, value in values.items():
+                text = f"{value:.4g}" if isinstance(value, int | float) else str(value)
+                told[f"{metric}, of the SeqIO task"][i, key] = text
         for key, spread in task.get("templates", {}).items():
             found = f"{spread['min']:.1f} to {spread['max']:.1f} (of {spread['templates']})"
             told["worst to best template"][i, key] = found
