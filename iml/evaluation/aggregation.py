@@ -69,6 +69,7 @@ def aggregate(
 
     Returns:
       levels: {level: cells}
+      overall: cells of the mean over the categories of all levels
       categories, benchmarks: {level: {name: cells}}
       groups: {level: [{name, category, benchmarks, tasks, cells}]}, the parents and what was joined over
         benchmarks
@@ -131,6 +132,7 @@ def aggregate(
         "header": dict(header or {}),
         "shots": shots,
         "levels": _level_cells(joined, shots),
+        "overall": cells(mean(join_categories(joined), "overall"), shots) if joined else {},
         "categories": {
             level: {unit.category: cells(unit, shots) for unit in join_categories(rows)}
             for level, rows in by_level(joined).items()

@@ -103,13 +103,17 @@ def shots_title(key: str) -> str:
 
 
 def level_table(results: Sequence[Scores]) -> Table:
-    """Level by shots: what an evaluation comes to."""
+    """Level by shots, and the mean over all levels' categories: what an evaluation comes to."""
+    rows = {level: [_cells(r, "levels", level) for r in results] for level in _levels(results, "levels")}
+    overall = [_cells(result, "overall") for result in results]
+    if len(rows) > 1 and any(overall):
+        rows["all categories"] = overall
     return _table(
         "Levels",
-        "Mean over the categories of a level, with 95 % bootstrap intervals.",
+        "Mean over the categories of a level, and of all levels, with 95 % bootstrap intervals.",
         ("level", "tasks", "examples"),
         results,
-        {level: [_cells(r, "levels", level) for r in results] for level in _levels(results, "levels")},
+        rows,
         lambda name, cells: (words(name), _latest(cells, "tasks"), _latest(cells, "examples")),
     )
 

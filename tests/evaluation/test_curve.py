@@ -51,6 +51,8 @@ def test_a_step_is_picked_by_the_mean_over_categories_and_then_over_shots():
     assert [score.mean for score in scores(curve, "5")] == pytest.approx([60, 75, 52.5])
     assert [score.mean for score in scores(curve, "0", "supervised")] == pytest.approx([60, 50, 85])
     assert curve.chosen == 300
+    for step, point in zip(make_run(), curve.points, strict=True):
+        assert point.average == make_run()[step].scores["overall"]
     last = curve.points[-1]
     assert last.behind == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     assert curve.points[0].behind["difference"] == pytest.approx(by_hand[2] - by_hand[0])

@@ -79,6 +79,8 @@ def test_levels_by_shots_come_first(tmp_path):
     assert rows[0] == "| level | tasks | examples | 0-shot | 5-shot | average |"
     assert rows[2].startswith("| fully held out | 1 | 2 | 30.0 ")
     assert rows[3].startswith("| supervised | 1 | 2 | 50.0 ")
+    # Each level has one category here.
+    assert rows[4].startswith("| all categories | 2 | 4 | 40.0 ")
     texts = Page(page).texts
     assert texts.index("Levels") < texts.index("Categories") < texts.index("Tasks")
     assert "30.0" in texts and "75.0" in texts
