@@ -161,11 +161,11 @@ class Generator:
                     finish(index, beams.ended[0])
 
     def _rows(self, width: int, waiting: int, beams: int) -> int:
-        """Rows of a batch, in few sizes: as many as wait, in whole groups of beams on each part of the mesh."""
+        """Rows of a batch: as many as wait, in few sizes and whole groups of beams on each part of the mesh."""
         shards = partition.batch_shards(self._model.mesh)
         groups = max(shards, self._model.rows(width) // beams // shards * shards)
-        while groups // 4 >= max(waiting, shards):
-            groups //= 4
+        while groups // 2 >= max(waiting, shards):
+            groups //= 2
         return groups * beams
 
     def _ended(self, ids: list[int]) -> bool:
