@@ -254,6 +254,7 @@ def train(
             spread=partition.spread_attention(device_mesh),
             platform=device_mesh.devices.flat[0].platform,
             lora=chosen.lora,
+            gather=partition.gather_frozen(device_mesh, rules),
         )
         trained_axes, _ = chosen.split(network.logical_axes())
         update = optimizer_lib.make_optimizer(optimizer, steps, trained_axes, loss_scale)

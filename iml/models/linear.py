@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -49,6 +51,9 @@ class FrozenLinear(nnx.Module):
 
     Its W and b begin as those of `Linear` do with the same random numbers; A is uniform in +-1/sqrt(inputs) and B
     is zero, as in PEFT.
+
+    Args:
+      gather: puts a quantised W where it is multiplied.
     """
 
     def __init__(
@@ -61,9 +66,11 @@ class FrozenLinear(nnx.Module):
         rngs: nnx.Rngs,
         *,
         std: float,
+        gather: Callable[[nf4.Quantised], nf4.Quantised] = lambda kernel: kernel,
     ):
         plain = Linear(config, inputs, outputs, rngs, std=std)
         self.dtype, self.rate, self.scale = plain.dtype, lora.dropout, lora.scale
+        self._gather = gather
         self.bias = plain.bias
         if lora.base == "nf4":
             self.kernel = QuantisedKernel(plain.kernel[...])
@@ -80,7 +87,9 @@ class FrozenLinear(nnx.Module):
         kernel = self.kernel.arrays() if quantised else self.kernel[...]
 
         def product(x: Array, kernel: Array | nf4.Quantised) -> Array:
-            return x @ (nf4.dequantise(kernel, self.dtype) if quantised else kernel.astype(self.dtype))
+            if quantised:
+                return x @ nf4.dequantise(self._gather(kernel), self.dtype)
+            return x @ kernel.astype(self.dtype)
 
         # The backward pass makes the compute dtype's copy of W again: kept, it would be of all layers at once.
         x = x.astype(self.dtype)

@@ -27,6 +27,8 @@ from iml.models.linear import FrozenLinear, Linear
 Params = dict[str, Any]
 #: (query, key, value), each [batch, length, heads, head_dim], to the attention's result and something extra.
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
+#: (an array, the names of its axes) to the same array, placed where it is used.
+Gather = Callable[[Array, Sequence[str | None]], Array]
 
 _LAYER_NORM_EPSILON = 1e-5
 
@@ -48,19 +50,31 @@ class LayerNorm(nnx.LayerNorm):
         return super().__call__(x).astype(x.dtype)
 
 
-def _projection(config: OPTConfig, lora: LoRA | None, rngs: nnx.Rngs) -> Callable[..., nnx.Module]:
+def _projection(
+    config: OPTConfig, lora: LoRA | None, rngs: nnx.Rngs, gather: Gather
+) -> Callable[..., nnx.Module]:
     """Makes a layer's projections, by name."""
     if lora is None:
         return lambda name, *sizes, std: Linear(config, *sizes, rngs, std=std)
-    return lambda name, *sizes, std: FrozenLinear(config, lora, name in lora.targets, *sizes, rngs, std=std)
+
+    def frozen(name: str, *sizes: int, std: float) -> FrozenLinear:
+        def gathered(kernel: nf4.Quantised) -> nf4.Quantised:
+            axes = _AXES[name, "kernel"]
+            return {part: gather(array, nf4.AXES[part](*axes)) for part, array in kernel.items()}
+
+        return FrozenLinear(config, lora, name in lora.targets, *sizes, rngs, std=std, gather=gathered)
+
+    return frozen
 
 
 class SelfAttention(nnx.Module):
     """Multi-head attention; how the heads attend is the caller's."""
 
-    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, output_std: float, lora: LoRA | None):
+    def __init__(
+        self, config: OPTConfig, rngs: nnx.Rngs, output_std: float, lora: LoRA | None, gather: Gather
+    ):
         self.num_heads = config.num_heads
-        linear, width = _projection(config, lora, rngs), config.embed_dim
+        linear, width = _projection(config, lora, rngs, gather), config.embed_dim
         self.q_proj = linear("q_proj", width, width, std=config.init_std)
         self.k_proj = linear("k_proj", width, width, std=config.init_std)
         self.v_proj = linear("v_proj", width, width, std=config.init_std)
@@ -83,12 +97,18 @@ def _adapter_keys(dropout_key: jax.Array | None, numbers: Sequence[int]) -> list
 class DecoderLayer(nnx.Module):
     """Attention and feed-forward, with layer norms before (`pre_norm`) or after the residual sums."""
 
-    def __init__(self, config: OPTConfig, rngs: nnx.Rngs, lora: LoRA | None = None):
+    def __init__(
+        self,
+        config: OPTConfig,
+        rngs: nnx.Rngs,
+        lora: LoRA | None = None,
+        gather: Gather = lambda array, axes: array,
+    ):
         self.pre_norm, self.dropout = config.pre_norm, config.dropout
         # What adds to the residual stream starts smaller with depth (arXiv 2205.01068, section 2.2).
         output_std = config.init_std / (2 * config.num_layers) ** 0.5
-        linear = _projection(config, lora, rngs)
-        self.self_attn = SelfAttention(config, rngs, output_std, lora)
+        linear = _projection(config, lora, rngs, gather)
+        self.self_attn = SelfAttention(config, rngs, output_std, lora, gather)
         self.self_attn_layer_norm = LayerNorm(config, rngs)
         self.fc1 = linear("fc1", config.embed_dim, config.mlp_dim, std=config.init_std)
         self.fc2 = linear("fc2", config.mlp_dim, config.embed_dim, std=output_std)
@@ -146,6 +166,8 @@ class OPT:
       platform: where it is to run, "cpu", "gpu" or "tpu"; None for where JAX runs by default.
       lora: its projections are frozen, some of them with low-rank adapters; the parameters then are as
         `iml.models.lora` describes them.
+      gather: applied to the arrays of a quantised kernel before it is unpacked; the place for a sharding
+        constraint, without which XLA sends unpacked weights between devices.
 
     Raises:
       InputError: the configuration's attention does not run there.
@@ -158,6 +180,7 @@ class OPT:
         spread: Callable[[attention.DocumentAttention], attention.DocumentAttention] | None = None,
         platform: str | None = None,
         lora: LoRA | None = None,
+        gather: Gather = lambda array, axes: array,
     ):
         if lora is not None:
             lora.check(config)
@@ -170,7 +193,9 @@ class OPT:
         # Graphs without arrays: merged with parameters they are modules again.
         self.lora = lora
         self._ends_graph, _ = nnx.split(nnx.eval_shape(lambda: Ends(config, nnx.Rngs(0), lora)))
-        self._layer_graph, _ = nnx.split(nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0), lora)))
+        self._layer_graph, _ = nnx.split(
+            nnx.eval_shape(lambda: DecoderLayer(config, nnx.Rngs(0), lora, gather))
+        )
 
     @property
     def drops(self) -> bool:

@@ -48,6 +48,17 @@ def shard_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def gather_frozen(mesh: Mesh, rules: PartitionRules) -> Callable[[jax.Array, Any], jax.Array]:
+    """Makes of an array and its logical axes the array as it is multiplied: whole over the axes of the batch."""
+
+    def gather(array: jax.Array, names: Any) -> jax.Array:
+        axes = rules.mesh_axes(names, mesh.axis_names)
+        spec = PartitionSpec(*(None if axis in BATCH_AXES else axis for axis in axes))
+        return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+
+    return gather
+
+
 def spread_attention(mesh: Mesh) -> Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]:
     """Makes of an attention kernel one that runs on each device's own rows and heads.
 

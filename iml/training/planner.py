@@ -259,6 +259,7 @@ def step_of(job: Job, mesh: jax.sharding.Mesh) -> tuple[Any, tuple[Any, ...]]:
         spread=partition.spread_attention(mesh),
         platform=mesh.devices.flat[0].platform,
         lora=tuning.lora,
+        gather=partition.gather_frozen(mesh, job.rules),
     )
     trained_axes, _ = tuning.split(network.logical_axes())
     update = optimizer_lib.make_optimizer(job.optimizer, job.steps, trained_axes, job.loss_scale)
