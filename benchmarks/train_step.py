@@ -1,12 +1,12 @@
 """iml's train step on the CPU beside transformers' OPT in PyTorch: the same rows, weights, Adam and threads.
 
-    python benchmarks/train_step.py [--models=tiny,125m] [--targets=1.0,0.1] [--repeats=7] [--output=FILE.json]
+    python benchmarks/train_step.py [--models=tiny,125m] [--targets=1.0,0.1] [--peers=plain] [--threads=1]
 
 Both compute in float32, without dropout, from the same random weights. Rows hold documents with lengths like
 those of OPT-IML Bench (log-normal, mean about 270 tokens), and both see the same document mask and positions.
-The peer uses `scaled_dot_product_attention` under that mask, the fused AdamW and, if not told otherwise,
-`torch.compile`. With a share of target tokens below 1, iml takes the loss at those positions and transformers
-ignores the others' labels.
+The peer uses `scaled_dot_product_attention` under that mask and the fused AdamW. With a share of target tokens
+below 1, iml takes the loss at those positions. transformers ignores the others' labels; the peers named
+"gathered" leave out their logits as well, which transformers does not do by itself.
 
 The two run in processes of their own that take turns, step by step; the one that waits uses no processor. Shown
 are medians and the ratio of iml's tokens/s to the peer's, over the steps after the first two of each. The ratio of
@@ -35,8 +35,11 @@ import packed_rows
 MODELS = {
     "tiny": ((2, 64, 4, 50272), 512, 4),
     "pocket": ((3, 128, 4, 1280), 512, 8),
-    "125m": ((12, 768, 12, 50272), 2048, 1),
+    "125m": ((12, 768, 12, 50272), 512, 2),
+    "125m-long": ((12, 768, 12, 50272), 2048, 1),
 }
+#: The default of `train.loss_chunk`.
+LOSS_CHUNK = 1024
 LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
 
 
@@ -48,14 +51,14 @@ class Case:
       model: a name of `MODELS`.
       targets: share of the tokens that are learnt, at the end of each document.
       threads: threads of each side.
-      compile: whether the peer is to be compiled.
+      peer: a name of `PEERS`.
       seed: of weights and rows.
     """
 
     model: str
     targets: float
     threads: int
-    compile: bool
+    peer: str
     seed: int = 0
 
 
@@ -88,7 +91,9 @@ def iml_steps(case: Case, weights: str) -> Iterator[float]:
     steps = 10**9  # so long a run that the rate does not fall
     update = optimizer.make_optimizer(adam, steps, model.logical_axes())
     layout = step.lay_out(model, update, PartitionRules(), devices)
-    train_step = step.make_train_step(model, update, optimizer.make_schedule(adam, steps), layout, devices)
+    train_step = step.make_train_step(
+        model, update, optimizer.make_schedule(adam, steps), layout, devices, loss_chunk=LOSS_CHUNK
+    )
     params = jax.jit(model.init, out_shardings=layout.shardings.params)(jax.random.key(case.seed))
     weights_hf.write(weights, config, params)
     state = step.begin(layout, update, params)
@@ -125,11 +130,16 @@ def torch_steps(case: Case, weights: str) -> Iterator[float]:
     labels = torch.where(arrays["loss_weights"] > 0, arrays["targets"], -100).long()
     tokens, positions = arrays["tokens"].long(), arrays["positions"].long()
 
-    def loss_of(tokens, mask, positions, labels):
-        logits = model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    learnt = (labels != -100).flatten().nonzero()[:, 0] if "gathered" in case.peer else None
 
-    if case.compile:
+    def loss_of(tokens, mask, positions, labels):
+        inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        if learnt is None:
+            return torch.nn.functional.cross_entropy(model(**inputs).logits.flatten(0, 1), labels.flatten())
+        hidden = model.model(**inputs).last_hidden_state.flatten(0, 1)[learnt]
+        return torch.nn.functional.cross_entropy(model.lm_head(hidden), labels.flatten()[learnt])
+
+    if "compiled" in case.peer:
         loss_of = torch.compile(loss_of)
     yield float("nan")
     while True:
@@ -141,6 +151,8 @@ def torch_steps(case: Case, weights: str) -> Iterator[float]:
         yield loss.item()
 
 
+#: What stands beside iml: transformers' model and loss as they are; compiled; logits at the targets alone.
+PEERS = ("plain", "compiled", "gathered", "compiled-gathered")
 SIDES = {"iml": iml_steps, "torch": torch_steps}
 
 
@@ -189,7 +201,7 @@ class Worker:
 
 def measure(case: Case, repeats: int, scratch: pathlib.Path) -> dict[str, Any]:
     """Both sides' median seconds a step, tokens/s, their ratio, and the largest difference of the losses."""
-    weights = str(scratch / f"{case.model}_{case.targets}_{case.compile}")
+    weights = str(scratch / f"{case.model}_{case.targets}_{case.peer}")
     workers: dict[str, Worker] = {}
     try:
         for side in SIDES:
@@ -238,7 +250,7 @@ def main() -> None:
     )
     parser.add_argument("--models", default="tiny,125m")
     parser.add_argument("--targets", default="1.0,0.1", help="shares of the tokens that are learnt")
-    parser.add_argument("--peers", default="compiled", help="compiled, plain, or both: compiled,plain")
+    parser.add_argument("--peers", default="plain", help=f"some of {', '.join(PEERS)}")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--output", help="write the figures there as JSON")
@@ -262,7 +274,7 @@ def main() -> None:
         for model in arguments.models.split(","):
             for targets in map(float, arguments.targets.split(",")):
                 for peer in arguments.peers.split(","):
-                    case = Case(model, targets, arguments.threads, peer == "compiled")
+                    case = Case(model, targets, arguments.threads, peer)
                     one = measure(case, arguments.repeats, pathlib.Path(scratch))
                     found.append(one)
                     print(
