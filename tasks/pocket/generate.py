@@ -57,7 +57,7 @@ def card(recipe: Recipe) -> dict[str, Any]:
         "benchmark": recipe.benchmark,
         "category": recipe.category,
         "instruction_level": _LEVELS.get(recipe.benchmark, "keywords"),
-        "source": "pocket",
+        "source": recipe.task,
         "metrics": list(recipe.metrics),
         "licence": "CC0-1.0",
         "languages": ["Spanish" if recipe.format == "wmt" else "English"],
