@@ -64,7 +64,7 @@ def gather(
 
     Args:
       run_dir: the run's folder, if the model has one.
-      evaluations: folders of results; None for those within the run's folder.
+      evaluations: folders of results; None for those within the run's folder, but not of its other steps.
       contamination: the folder that `iml.contaminate` wrote.
 
     Raises:
@@ -73,7 +73,9 @@ def gather(
     run = None if run_dir is None else pathlib.Path(run_dir)
     if evaluations is None:
         found = sorted(run.glob(f"**/{SCORES}")) if run else []
-        evaluations = [os.fspath(path.parent) for path in found]
+        folders = [path.parent for path in found]
+        # Those of other steps, on the way, say nothing of this model.
+        evaluations = [os.fspath(f) for f in folders if not f.name.isdigit() or int(f.name) == step]
     results = dict(zip(name_results(evaluations), map(read_scores, evaluations), strict=True))
     plan = _read_json(run / "plan.json") if run and (run / "plan.json").exists() else {}
     settings = (

@@ -43,7 +43,8 @@ def _scores(model_hash: str, mean: float) -> dict:
 @pytest.fixture
 def run(tmp_path):
     run = tmp_path / "run"
-    for name, scores in {"mine": _scores("mine", 40.0), "other": _scores("other", 20.0)}.items():
+    found = {"mine": _scores("mine", 40.0), "other": _scores("other", 20.0), "3": _scores("early", 10.0)}
+    for name, scores in found.items():
         (run / "evaluation" / name).mkdir(parents=True)
         (run / "evaluation" / name / "scores.json").write_text(json.dumps(scores))
     (run / "plan.json").write_text(json.dumps(PLAN))
@@ -70,6 +71,7 @@ def test_a_card_tells_data_scores_overlaps_and_licences(run, tmp_path):
     assert "| fully held out | 40.0 [39.0, 41.0] |" in text
     assert "1 pairs have a 13-gram in common" in text and "1 `keep`" in text
     assert "STEPS = 5" in text
+    assert "20.0 [19.0, 21.0]" in text and "10.0 [9.0, 11.0]" not in text
 
 
 def test_the_hub_reads_its_metadata(run, tmp_path):
