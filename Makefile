@@ -39,7 +39,7 @@ $(VENV)-beam/.installed: setup.py
 
 ## The tests that compile for TPUs, in an environment of its own: with libtpu JAX looks for a TPU at every start.
 test-tpu: $(VENV)-tpu/.installed
-	$(VENV)-tpu/bin/python -m pytest tests/training/test_planner.py
+	$(VENV)-tpu/bin/python -m pytest tests/training/test_planner.py tests/training/test_loss_program.py
 
 $(VENV)-tpu/.installed: setup.py
 	$(PYTHON) -m venv $(VENV)-tpu
