@@ -4,8 +4,8 @@
         --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
 
 Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
-goes on with the tasks that it lacks. With --all_checkpoints every checkpoint of the run MODEL is evaluated, and the
-curve over training is drawn.
+goes on with the tasks that it lacks. Several processes may evaluate together, as they train. With --all_checkpoints
+every checkpoint of the run MODEL is evaluated, and the curve over training is drawn.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from iml.evaluation.backends import Backend, CompletionEndpoint, TransformersMod
 from iml.evaluation.engine import Decoding
 from iml.evaluation.header import make_header
 from iml.evaluation.suites import Suite
+from iml.training import distributed as processes
 from iml.training.mesh import MeshConfig
 from iml.training.rules import PartitionRules
 
@@ -52,8 +53,13 @@ def evaluate(
     compare: Sequence[str] = (),
     seqio_modules: Sequence[str] = (),
     data_dir: str = "",
+    compilation_cache: str | None = None,
     all_checkpoints: bool = False,
     dry_run: bool = False,
+    distributed: bool = False,
+    coordinator_address: str | None = None,
+    num_processes: str | None = None,
+    process_id: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates.
 
@@ -75,12 +81,18 @@ def evaluate(
       compare: result folders of other evaluations, which the report sets beside this one.
       seqio_modules: modules that register tasks with SeqIO metrics of their own, which are computed as well.
       data_dir: the folder of the task files, handed to these modules.
+      compilation_cache: a folder in which compiled programs are kept for later evaluations; None for none.
       all_checkpoints: evaluate every checkpoint of the run `model` into a folder of `output_dir` that is called
         by its step, but for those that are there already, and draw the curve over training.
       dry_run: print what would be asked.
+      distributed: see `--help`.
+      coordinator_address: see `--help`.
+      num_processes: see `--help`.
+      process_id: see `--help`.
 
     Returns:
-      What `scores.json` holds, or with `all_checkpoints` what `curve.json` holds.
+      What `scores.json` holds, or with `all_checkpoints` what `curve.json` holds; {} in all but the first of
+      several processes.
 
     Raises:
       InputError: a setting or a file is wrong, or every task failed.
@@ -88,8 +100,18 @@ def evaluate(
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation import aggregation, report, requests
+    from iml.evaluation import aggregation, efficiency, report, requests
+    from iml.evaluation.result import Result
+    from iml.evaluation.results_folder import read_efficiency
 
+    several = distributed or coordinator_address or num_processes or process_id
+    if several and (all_checkpoints or seqio_modules or isinstance(model, Backend)):
+        raise InputError(
+            "several processes evaluate one checkpoint by the project's own engine, without SeqIO's metrics",
+            field="--distributed" if distributed else "--coordinator_address",
+        )
+    if compilation_cache is not None:
+        _keep_programs(compilation_cache)
     if all_checkpoints:
         # What changes with the checkpoint is given again; everything else is as it was given here.
         again = functools.partial(
@@ -111,58 +133,59 @@ def evaluate(
         given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
         return _evaluate_all(again, model, store_dir, output_dir, suite, given, dry_run)
 
-    console = Console()
-    store = ExampleStore(store_dir)
-    selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
-    for pattern, reason in missing.items():
-        console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    _describe(console, store, selected, suite, every_task=dry_run)
-    if dry_run:
-        console.print(configuration.operative(), markup=False, highlight=False)
-        return {}
+    watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
+    with processes.together(watch):
+        process = (0, 1) if watch is None else processes.numbered()
+        console = Console(quiet=process[0] > 0)
+        store = ExampleStore(store_dir)
+        selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
+        for pattern, reason in missing.items():
+            console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        _describe(console, store, selected, suite, every_task=dry_run)
+        if dry_run:
+            console.print(configuration.operative(), markup=False, highlight=False)
+            return {}
 
-    from iml.evaluation import efficiency
-    from iml.evaluation.result import Result
-    from iml.evaluation.results_folder import read_efficiency
-
-    clock = efficiency.Clock()
-    titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
-    earlier = [report.read_result(folder, title) for folder, title in zip(compare, titles, strict=False)]
-    with clock.phase("load"):
-        if isinstance(model, Backend):
-            engine, name = model.open(), model.name
-        else:
-            name = os.fspath(model)
-            engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
-        header = make_header(engine, name, store, suite, seed)
-    with clock.phase("answer"):
-        outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header)
-    for name, reason in outcome.failures.items():
-        console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
-    if not outcome.predictions:
-        name, reason = next(iter(outcome.failures.items()))
-        raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
-    with clock.phase("score"):
-        scores = aggregation.aggregate(
-            outcome.predictions,
-            {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
-            {name: task.level for name, task in selected.items()},
-            header,
-            {**missing, **outcome.failures},
-        )
-        if seqio_modules:
-            scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
-        scores["comparisons"] = {
-            old.folder: _compare((old.scores, old.predictions), (scores, outcome.predictions))
-            for old in earlier
-        }
-    scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
-    report.write_scores(output_dir, scores)
-    results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
-    _, page = report.write_report(output_dir, results)
-    report.print_summary(results, console)
-    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    return scores
+        clock = efficiency.Clock()
+        titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
+        earlier = [report.read_result(folder, title) for folder, title in zip(compare, titles, strict=False)]
+        with clock.phase("load"):
+            if isinstance(model, Backend):
+                engine, name = model.open(), model.name
+            else:
+                name = os.fspath(model)
+                engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
+            header = make_header(engine, name, store, suite, seed)
+        with clock.phase("answer"):
+            outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header, process)
+        if process[0] > 0:
+            return {}
+        for name, reason in outcome.failures.items():
+            console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
+        if not outcome.predictions:
+            name, reason = next(iter(outcome.failures.items()))
+            raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
+        with clock.phase("score"):
+            scores = aggregation.aggregate(
+                outcome.predictions,
+                {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
+                {name: task.level for name, task in selected.items()},
+                header,
+                {**missing, **outcome.failures},
+            )
+            if seqio_modules:
+                scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
+            scores["comparisons"] = {
+                old.folder: _compare((old.scores, old.predictions), (scores, outcome.predictions))
+                for old in earlier
+            }
+        scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
+        report.write_scores(output_dir, scores)
+        results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
+        _, page = report.write_report(output_dir, results)
+        report.print_summary(results, console)
+        console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+        return scores
 
 
 def _evaluate_all(
@@ -219,6 +242,14 @@ def _seqio_scores(modules: Sequence[str], data_dir: str, predictions, engine: En
     return score_all(predictions, engine)
 
 
+def _keep_programs(folder: str) -> None:
+    """Lets JAX keep compiled programs in a folder, and look there before it compiles."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def _open(
     path: str,
     vocabulary_dir: str | None,
@@ -238,13 +269,13 @@ def _open(
     return OPTEngine(load_model(path, folder, make_mesh(mesh), max_length, batch_size, bos, dtype, rules))
 
 
-def _run(console, engine, store, suite, seed, path, selected, output_dir, header):
+def _run(console, engine, store, suite, seed, path, selected, output_dir, header, process):
     """Answers all requests and tells how far that is."""
     from iml.evaluation.progress import watched
     from iml.evaluation.runner import Runner
 
     with watched(console) as watch:
-        return Runner(engine, store, suite, seed, path).run(selected, output_dir, header, watch)
+        return Runner(engine, store, suite, seed, path, process).run(selected, output_dir, header, watch)
 
 
 def _describe(
@@ -272,7 +303,8 @@ if __name__ == "__main__":
         evaluate,
         doc=__doc__,
         flags={
-            "all_checkpoints": "evaluate every checkpoint of the run MODEL and draw the curve over training"
+            "all_checkpoints": "evaluate every checkpoint of the run MODEL and draw the curve over training",
+            **processes.FLAGS,
         },
         configurables=(
             Suite,

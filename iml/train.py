@@ -46,10 +46,7 @@ FLAGS = {
     "cache_tokens": "keep the token ids of this many draws (default an epoch) in train.cache_dir, and end",
     "show_lanes": "with --show_step: rows of the batch to show, such as 0,1 (default 0)",
     "doctor": "examine the machine: devices, attention, leak probe, 20 timed steps; and end",
-    "distributed": "join the run's other processes as SLURM, a Cloud TPU pod or Kubernetes names them",
-    "coordinator_address": "host:port of process 0, for a run of several processes",
-    "num_processes": "how many processes the run has",
-    "process_id": "the number of this process, from 0",
+    **processes.FLAGS,
     "topology": "plan the run for these machines and end: v5p:4x4x4,v5e:16x16, or h200:8 for GPUs",
     "suggest": "with --topology: also rank meshes and remat policies",
     "output": "with --topology: write the plans there as JSON too",
@@ -203,9 +200,7 @@ def train(
         job = Job(*parts, target_budget, tuning, loss_chunk, loss_scale)
         precompile(job, topology.split(","), console, suggest, output)
         return {}
-    watch = None
-    if distributed or coordinator_address or num_processes or process_id:
-        watch = _join(distributed, coordinator_address, num_processes, process_id)
+    watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
     with processes.together(watch):
         vocabulary = Vocabulary(os.fspath(vocabulary_dir))
         if vocabulary.size > model.vocab_size:
@@ -503,23 +498,6 @@ def _fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStrea
                 "stream": stream.fingerprint,
             }
         )
-    )
-
-
-def _join(
-    detect: bool, address: str | None, count: str | None, process: str | None
-) -> processes.Watch | None:
-    """Joins the other processes of the run."""
-    given = (address, count, process)
-    if not detect and None in given:
-        raise InputError(
-            "a run of several processes needs --coordinator_address, --num_processes and --process_id",
-            remedy="Or --distributed, where SLURM, a Cloud TPU pod or Kubernetes says them",
-        )
-    return processes.join(
-        address,
-        None if count is None else _whole_number(count, "--num_processes"),
-        None if process is None else _whole_number(process, "--process_id"),
     )
 
 

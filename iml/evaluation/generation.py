@@ -163,10 +163,10 @@ class Generator:
     def _rows(self, width: int, waiting: int, beams: int) -> int:
         """Rows of a batch: as many as wait, in few sizes and whole groups of beams on each part of the mesh."""
         shards = partition.batch_shards(self._model.mesh)
-        groups = max(shards, self._model.rows(width) // beams // shards * shards)
-        while groups // 2 >= max(waiting, shards):
+        groups = max(1, self._model.rows(width) // beams // shards)  # On each part.
+        while groups > 1 and groups // 2 * shards >= waiting:
             groups //= 2
-        return groups * beams
+        return groups * shards * beams
 
     def _ended(self, ids: list[int]) -> bool:
         return ids[-1:] == [self._model.vocabulary.EOS] or self._stop(ids) is not None

@@ -22,7 +22,7 @@ from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation import trees
 from iml.evaluation.engine import Likelihood, Progress, common_ending, no_progress
-from iml.evaluation.loading import LoadedModel, bucket
+from iml.evaluation.loading import LoadedModel, bucket, place
 from iml.models import cached
 from iml.training import partition
 
@@ -209,8 +209,8 @@ class Scorer:
             return None
         tokens = np.full((1, span), self._model.vocabulary.PAD, np.int32)
         tokens[0, : len(ids)] = ids
-        placed = jax.device_put((tokens, np.int32(len(ids))), self._whole)
-        return cached.Shared(self._read(self._model.params, placed[0]), placed[1])
+        tokens, filled = place(tokens, self._whole), place(np.array(len(ids), np.int32), self._whole)
+        return cached.Shared(self._read(self._model.params, tokens), filled)
 
 
 def _ceil(count: int) -> int:

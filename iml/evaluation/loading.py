@@ -70,7 +70,14 @@ class LoadedModel:
 
     def place(self, *arrays: np.ndarray) -> list[jax.Array]:
         """Arrays with one row for each row of the batch, split over the mesh."""
-        return jax.device_put(list(arrays), partition.shard_batch(self.mesh))
+        return [place(array, partition.shard_batch(self.mesh)) for array in arrays]
+
+
+def place(array: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """An array that every process of the run holds whole, split over the devices of all."""
+    if jax.process_count() == 1:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def bucket(length: int, smallest: int, largest: int) -> int:

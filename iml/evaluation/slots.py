@@ -84,9 +84,11 @@ class Slots:
     def fill(self, prompts: dict[tuple[int, ...], list[int]], salts: dict[tuple[int, ...], int]) -> None:
         """Gives each group of rows a prompt."""
         order = sorted(prompts, key=lambda rows: len(prompts[rows]))
-        most = self.rows
-        while most // 4 >= max(len(prompts), partition.batch_shards(self.model.mesh)):
+        shards = partition.batch_shards(self.model.mesh)
+        most = self.rows // shards  # On each part of the mesh.
+        while most // 4 * shards >= len(prompts):
             most //= 4
+        most *= shards
         source = np.full(self.rows, -1, np.int32)
         for number, rows in enumerate(order):
             chosen, ids = list(rows), prompts[rows]

@@ -24,6 +24,13 @@ from typing import Any
 
 from iml.errors import InputError
 
+#: The flags of an entry point that runs in several processes.
+FLAGS = {
+    "distributed": "join the run's other processes as SLURM, a Cloud TPU pod or Kubernetes names them",
+    "coordinator_address": "host:port of process 0, for a run of several processes",
+    "num_processes": "how many processes the run has",
+    "process_id": "the number of this process, from 0",
+}
 #: Status of a process that was asked to end (SIGTERM), has saved and wants to be started again, and of one that
 #: lost another process of its run: EX_TEMPFAIL.
 REQUEUE = 75
@@ -32,6 +39,28 @@ BEAT, PATIENCE = 5.0, 45.0
 #: Seconds that a process has to hand on what it knows before it ends.
 _GRACE = 10.0
 _KEY = "iml/watch"
+
+
+def join_by_flags(
+    detect: bool, address: str | None, processes: str | None, process: str | None
+) -> Watch | None:
+    """Joins the other processes as `FLAGS` say; None where none is given.
+
+    Raises:
+      InputError: as `join`, and where too few are given.
+    """
+    numbers = (processes, process)
+    if not (detect or address or processes or process):
+        return None
+    if not detect and None in (address, *numbers):
+        raise InputError(
+            "a run of several processes needs --coordinator_address, --num_processes and --process_id",
+            remedy="Or --distributed, where SLURM, a Cloud TPU pod or Kubernetes says them",
+        )
+    for name, text in zip(("--num_processes", "--process_id"), numbers, strict=True):
+        if text is not None and not str(text).strip().isdigit():
+            raise InputError(f"not a whole number: {text!r}", field=name)
+    return join(address, *(None if text is None else int(text) for text in numbers))
 
 
 def join(
@@ -64,6 +93,13 @@ def join(
             remedy="Give --coordinator_address, --num_processes and --process_id",
         ) from error
     return Watch(timeout) if jax.process_count() > 1 else None
+
+
+def numbered() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    import jax
+
+    return jax.process_index(), jax.process_count()
 
 
 @contextlib.contextmanager

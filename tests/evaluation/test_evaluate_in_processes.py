@@ -1,0 +1,94 @@
+"""Two processes, of one device each, evaluate as one does, and go on with what an earlier run left."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from iml.models.opt import OPT
+from iml.training import checkpoints
+from tests.data.small_vocabulary import write_vocabulary
+from tests.evaluation.models import random_params, small_config
+from tests.stores import make_store
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    vocabulary = write_vocabulary(tmp_path / "vocabulary")
+    config = small_config(vocabulary)
+    checkpoints.save_params(tmp_path / "model", config, random_params(OPT(config)), vocabulary.directory)
+    choice = [
+        {"source": f"is the {i} even?", "target": ["yes", "no"][i % 2], "candidates": ["yes", "no"]}
+        for i in range(5)
+    ]
+    tasks = {
+        "t.even": {"card": {"metrics": ["accuracy"]}, "train": choice, "validation": choice},
+        "t.copy": {"test": [(f"say {i}", f"{i}") for i in range(3)]},
+    }
+    make_store(tmp_path, tasks)
+    return tmp_path
+
+
+def evaluate(folder, output, processes):
+    """Evaluates on a mesh of as many processes, of one device each; gives what the first one said."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    bindings = {
+        "evaluate.model": repr(str(folder / "model")),
+        "evaluate.store_dir": repr(str(folder / "store")),
+        "evaluate.output_dir": repr(str(folder / output)),
+        "evaluate.suite": "@Suite()",
+        "Suite.split_scheme": "'pocket'",
+        "Suite.shots": "(0, 1)",
+        "Suite.decoding": "@Decoding()",
+        "Decoding.max_new_tokens": "4",
+        "evaluate.batch_size": "4",
+        "evaluate.mesh": "@MeshConfig()",
+        "MeshConfig.fsdp": str(processes),
+    }
+    command = [sys.executable, "-m", "iml.evaluate", *(f"--gin.{n}={v}" for n, v in bindings.items())]
+    started = []
+    for number in range(processes):
+        flags = [f"--coordinator_address={address}", f"--num_processes={processes}", f"--process_id={number}"]
+        started.append(
+            subprocess.Popen(
+                [*command, *(flags if processes > 1 else [])],
+                env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * processes, "\n".join(said)
+    return said[0]
+
+
+def predictions(folder, output):
+    """Of every line what the mesh must not change, and its scores."""
+    lines = [json.loads(line) for line in (folder / output / "results.jsonl").read_text().splitlines()]
+    scores = [value for line in lines for _, values in sorted(line.pop("scores").items()) for value in values]
+    return lines, scores
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(folder):
+    for output, processes in (("one", 1), ("two", 2)):
+        assert "report:" in evaluate(folder, output, processes)
+    (alone, scores), (together, others) = predictions(folder, "one"), predictions(folder, "two")
+    assert together == alone and len(scores) > 20
+    np.testing.assert_allclose(others, scores, rtol=1e-4, atol=1e-4)
+    results = folder / "two" / "results.jsonl"
+    whole = results.read_text()
+    results.write_text("".join(line for line in whole.splitlines(True) if "t.even" in line))
+    evaluate(folder, "two", 2)
+    assert sorted(results.read_text().splitlines()) == sorted(whole.splitlines())
