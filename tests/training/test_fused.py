@@ -1,6 +1,9 @@
 """LOMO against plain gradient descent, and the memory it takes."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +18,10 @@ from iml.training import mesh as mesh_lib
 from iml.training import step as step_lib
 from iml.training.optimizer import AdamConfig, Lomo, make_optimizer, make_schedule
 from iml.training.rules import PartitionRules
-from tests.training import sharded
+from tests.training import sharded, tiny
 
 LOMO = Lomo(learning_rate=0.5, warmup_steps=2, clip=None)
+CLIPPED = dataclasses.replace(LOMO, clip=0.05)
 
 
 def prepare(model, config, **axes):
@@ -69,6 +73,18 @@ def test_lomo_is_gradient_descent(changes, model):
 
 
 @pytest.mark.slow
+def test_lomo_on_a_mesh_is_lomo_on_one_device(tmp_path):
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.training.test_fused", str(tmp_path / "found.npz")]
+    subprocess.run(command, env=os.environ | flags, cwd=tiny.ROOT, check=True)
+    expected, _ = run(OPT(sharded.CONFIG), CLIPPED, data=1)
+    with np.load(tmp_path / "found.npz") as found:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_allclose(found[name], leaf, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+@pytest.mark.slow
 def test_lomo_keeps_neither_gradients_nor_moments():
     """All that a step takes beside the batch, by the compiler: about the parameters once, not four times."""
     config = dataclasses.replace(sharded.CONFIG, num_layers=24, embed_dim=64, ffn_dim=256, remat="full")
@@ -102,3 +118,12 @@ def test_what_does_not_go_with_lomo_is_refused():
         fused.make_step(model, LOMO, optimizer, 10, frozen, mesh)
     with pytest.raises(InputError, match=r"Lomo\.clip_value"):
         Lomo(clip=1.0, clip_value=1.0)
+
+
+if __name__ == "__main__":
+    params, descended = run(OPT(sharded.CONFIG), CLIPPED, data=2, fsdp=2, tensor=2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), params, descended)
+    for matrix in (params["layers"]["fc1"]["kernel"], params["embed_tokens"]["embedding"]):
+        assert all(shard.data.size * 4 == matrix.size for shard in matrix.addressable_shards)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    np.savez(sys.argv[1], **{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
