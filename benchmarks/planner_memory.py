@@ -23,6 +23,7 @@ LENGTH = 256
 #: Name, devices, mesh, remat, rows, microbatches, whether the loss is taken at a quarter of the positions.
 CASES = (
     ("full", 1, {}, "full", 16, 1, False),
+    ("attention", 1, {}, "attention", 16, 1, False),
     ("dots", 1, {}, "dots", 16, 1, False),
     ("none", 1, {}, "none", 16, 1, False),
     ("full, 4 microbatches", 1, {}, "full", 16, 4, False),

@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from iml.errors import InputError
 from iml.models import gpu
 from iml.models.blocks import BLOCK, blocked_attention
+from iml.models.config import SAVED
 
 #: (query, key, value, segment ids) to the attended values.
 DocumentAttention = Callable[[Array, Array, Array, Array], Array]
@@ -31,19 +33,21 @@ class Kernel:
     Attributes:
       platforms: where it runs; () for everywhere.
       missing: says of a compute dtype why the kernel cannot be had on this machine, or None.
+      saves: whether what its backward pass needs can be saved by name, which `OPTConfig.remat` "attention" does.
     """
 
     platforms: tuple[str, ...] = ()
     missing: Callable[[str], str | None] = lambda dtype: None
+    saves: bool = True
 
 
 IMPLEMENTATIONS: dict[str, Kernel] = {
     "xla": Kernel(),
     "blocks": Kernel(),
     "splash": Kernel(("tpu",)),
-    "cudnn": Kernel(("gpu",), gpu.cudnn_missing),
-    "tokamax": Kernel(("gpu",), gpu.tokamax_missing),
-    "pallas": Kernel(("gpu",), gpu.pallas_missing),
+    "cudnn": Kernel(("gpu",), gpu.cudnn_missing, saves=False),
+    "tokamax": Kernel(("gpu",), gpu.tokamax_missing, saves=False),
+    "pallas": Kernel(("gpu",), gpu.pallas_missing, saves=False),
 }
 #: What "auto" stands for: the first that can be had.
 _BEST = {"tpu": ("splash",), "gpu": ("cudnn", "tokamax", "pallas", "blocks"), "cpu": ("blocks",)}
@@ -125,7 +129,8 @@ def document_attention(
     length = segment_ids.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     mask = (segment_ids[:, :, None] == segment_ids[:, None, :]) & causal
-    return masked_attention(query, key, value, mask, dropout_rate=dropout_rate, dropout_key=dropout_key)
+    mixed = masked_attention(query, key, value, mask, dropout_rate=dropout_rate, dropout_key=dropout_key)
+    return checkpoint_name(mixed, SAVED)
 
 
 def _kernel(name: str, dropout_rate: float, documents: int) -> DocumentAttention:

@@ -10,7 +10,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
+
+from iml.models.config import SAVED
 
 #: Positions of a block. Rows no longer than that go to the plain reference: there is nothing to leave out.
 BLOCK = 128
@@ -127,8 +130,8 @@ def _forward(
     )
     # Every query sees itself, so no total stays 0; what a masked block added before that is multiplied by 0.
     mixed, total, top = jax.lax.fori_loop(0, count, visit, start)
-    mixed = (mixed / total).astype(query.dtype)
-    return mixed, (query, key, value, ids, mixed, top + jnp.log(total))
+    mixed = checkpoint_name((mixed / total).astype(query.dtype), SAVED)
+    return mixed, (query, key, value, ids, mixed, checkpoint_name(top + jnp.log(total), SAVED))
 
 
 def _backward(block: int, kept: tuple[Array, ...], grad: Array) -> tuple[Array, Array, Array, None]:

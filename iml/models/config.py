@@ -14,7 +14,10 @@ POSITION_OFFSET = 2
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _PARAM_DTYPES = ("float32", "bfloat16")
-_REMAT = ("none", "full", "dots")
+#: What a backward pass may recompute, the most saved first; see `OPTConfig.remat`.
+REMAT = ("none", "dots", "attention", "full")
+#: The name under which attention's results are saved.
+SAVED = "attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,8 @@ class OPTConfig:
       dtype: what activations and matrix products are in; layer norms, softmax and logits are float32.
         Training in float16 needs loss scaling.
       param_dtype: what the parameters are kept in.
-      remat: what the backward pass recomputes: "none", "full" (each layer) or "dots" (all but products).
+      remat: what the backward pass recomputes: "none", "dots" (all but products), "attention" (all but attention's
+        result and its normaliser's logarithm) or "full" (each layer).
       attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`, or "auto" for
         the best one where it runs.
       init_std: standard deviation of fresh weights.
@@ -74,7 +78,7 @@ class OPTConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise _bad(name, f"must be in [0, 1), not {getattr(self, name)}")
-        for name, allowed in (("dtype", _DTYPES), ("param_dtype", _PARAM_DTYPES), ("remat", _REMAT)):
+        for name, allowed in (("dtype", _DTYPES), ("param_dtype", _PARAM_DTYPES), ("remat", REMAT)):
             if getattr(self, name) not in allowed:
                 raise _bad(name, f"must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
         if self.word_embed_dim == self.embed_dim:

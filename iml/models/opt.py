@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from iml.errors import InputError
 from iml.models import attention, nf4
 from iml.models.adapters import LoRA
 from iml.models.attention import document_attention, dropout
-from iml.models.config import POSITION_OFFSET, OPTConfig
+from iml.models.config import POSITION_OFFSET, SAVED, OPTConfig
 from iml.models.linear import FrozenLinear, Linear
 
 #: A nested dict; leaves are arrays, shapes or tuples of axis names.
@@ -31,6 +32,12 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 Gather = Callable[[Array, Sequence[str | None]], Array]
 
 _LAYER_NORM_EPSILON = 1e-5
+#: What is saved under each of `OPTConfig.remat`'s names but "none".
+_POLICIES = {
+    "full": None,
+    "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -187,6 +194,12 @@ class OPT:
         resolved = attention.resolve(
             config.attention, platform or jax.default_backend(), config.attention_dropout, config.dtype
         )
+        if config.remat == "attention" and not attention.IMPLEMENTATIONS[resolved].saves:
+            raise InputError(
+                f"attention {resolved!r} cannot save its results by name",
+                field="OPTConfig.remat",
+                remedy='Choose "full", "dots" or "none"',
+            )
         self.config = dataclasses.replace(config, attention=resolved)
         self._constrain = constrain or (lambda x: x)
         self._spread = spread or (lambda attend: attend)
@@ -265,10 +278,8 @@ class OPT:
             return self.layer(layer_params, x, segment_ids, key, documents), None
 
         if config.remat != "none":
-            policy = None
-            if config.remat == "dots":
-                policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-            body = jax.checkpoint(body, policy=policy, prevent_cse=False)  # a scan keeps the copies apart
+            # A scan keeps the copies apart.
+            body = jax.checkpoint(body, policy=_POLICIES[config.remat], prevent_cse=False)
         x = self.enter(params, tokens, positions, None if keys is None else keys[-1])
         x, _ = jax.lax.scan(body, x, (params["layers"], None if keys is None else keys[:-1]))
         return self.leave(params, x)

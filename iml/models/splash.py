@@ -6,6 +6,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from iml.errors import InputError
+from iml.models.config import SAVED
 
 #: The kernel works on blocks of positions; the largest of these that divides the length is taken.
 _BLOCKS = (1024, 512, 256, 128)
@@ -54,6 +55,7 @@ def splash_attention(
         head_shards=1,
         q_seq_shards=1,
         interpret=interpret,
+        residual_checkpoint_name=SAVED,
     )
 
     def row(query: Array, key: Array, value: Array, ids: Array) -> Array:

@@ -107,7 +107,15 @@ def _saved_of_a_layer(job: Job, sizes: Sizes, platform: str) -> float:
         # Its input and products: queries, keys, values, what leaves attention's and the feed-forward's two.
         width, tensor = model.embed_dim, sizes["tensor"]
         return each * (3 * width + (3 * width + model.mlp_dim) / tensor)
+    if model.remat == "attention":
+        # Its input, what leaves attention, and a float32 a head: the normaliser's logarithm.
+        attended = (each * model.embed_dim + 4 * _tokens(job, sizes) * model.num_heads) / sizes["tensor"]
+        return each * model.embed_dim + attended
     return each * model.embed_dim
+
+
+def _recomputes_products(job: Job) -> bool:
+    return job.model.remat in ("attention", "full")
 
 
 def _tokens(job: Job, sizes: Sizes) -> float:
@@ -175,12 +183,14 @@ def arithmetic(job: Job) -> dict[str, float]:
     Returns:
       `model_flops`, without recomputation, and `done_flops`, with it.
     """
-    counted = job.tokens * flops.flops_per_token(job.model, job.length, job.learnt, job.tuning)
+    model = job.model
+    counted = job.tokens * flops.flops_per_token(model, job.length, job.learnt, job.tuning)
     # Recomputing adds a forward pass, a third of the whole or half where weights are frozen; not that of products
-    # under "dots".
-    forward = 1 / 3 if job.tuning is None else 1 / 2
-    again = forward if job.model.remat == "full" else 0.0
-    return {"model_flops": counted, "done_flops": counted * (1 + again)}
+    # under "dots", nor that of attention itself under "attention".
+    again = counted / (3 if job.tuning is None else 2) if _recomputes_products(job) else 0.0
+    if model.remat == "attention":
+        again -= 2 * job.tokens * model.num_layers * model.embed_dim * job.length
+    return {"model_flops": counted, "done_flops": counted + again}
 
 
 def exchanges(job: Job, sizes: Sizes) -> list[Collective]:
@@ -201,7 +211,7 @@ def exchanges(job: Job, sizes: Sizes) -> list[Collective]:
         found.append(Collective("all-reduce", 1, 2 * (data - 1) / data * weights / fsdp))
     if tensor > 1:
         summed = computed * tokens * model.embed_dim * 2 * (tensor - 1) / tensor
-        times = (4 if model.remat != "full" else 6) * model.num_layers
+        times = (6 if _recomputes_products(job) else 4) * model.num_layers
         found.append(Collective("all-reduce", times * job.microbatches, times * summed))
     return found
 
@@ -210,7 +220,7 @@ def moved(job: Job, sizes: Sizes, platform: str) -> float:
     """Bytes that a chip reads and writes in a step, at the least: weights, optimiser and saved activations."""
     model = job.model
     weights = _computed(job) * model.num_parameters() / sizes["tensor"]
-    passes = 3 if model.remat == "full" else 2
+    passes = 3 if _recomputes_products(job) else 2
     stays = kept(job, sizes)
     # Trained parameters, their gradients and the optimiser's state are read, all but gradients written.
     update = 3 * stays["trained"] + 2 * stays["optimiser"]

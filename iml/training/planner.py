@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from iml.errors import InputError
+from iml.models.config import REMAT
 from iml.models.opt import OPT
 from iml.training import analytic, machines, partition
 from iml.training import mesh as mesh_lib
@@ -27,7 +28,9 @@ from iml.training.mesh import MeshConfig
 from iml.training.tuning import make_tuning
 
 #: What is tried when meshes are ranked.
-_TENSOR, _DATA, _REMAT = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32, 64), ("none", "dots", "full")
+_TENSOR, _DATA = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16, 32, 64)
+#: Attention's kernels for GPUs save nothing by name.
+_REMAT = {"tpu": REMAT, "gpu": tuple(name for name in REMAT if name != "attention")}
 #: Share of the memory that a suggestion may take: compilers need some of their own.
 _SAFE = 0.9
 
@@ -163,7 +166,7 @@ def suggest(job: Job, topology: str, tried: int = 0) -> list[Plan]:
             sizes = {"data": data, "fsdp": count // tensor // data, "tensor": tensor}
             if job.batch_size % (data * sizes["fsdp"] * job.microbatches) or not _divides(job, sizes):
                 continue
-            for remat in _REMAT:
+            for remat in _REMAT[_platform(chip)]:
                 model = dataclasses.replace(job.model, remat=remat)
                 changed = dataclasses.replace(job, model=model, mesh=MeshConfig(**sizes))
                 reckoned = _reckon(changed, topology, chip, count, sizes)

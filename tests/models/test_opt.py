@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from iml import configuration
 from iml.errors import InputError
+from iml.models import attention
 from iml.models.attention import document_attention
-from iml.models.config import OPTConfig
+from iml.models.config import REMAT, OPTConfig
 from iml.models.losses import target_loss, token_nll
 from iml.models.opt import OPT
 from tests.models.peers import KINDS
@@ -157,7 +158,7 @@ def test_a_poisoned_neighbour_changes_nothing(model):
     assert np.isfinite(after).all()
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "attention", "dots"])
 def test_recomputing_changes_no_gradient(remat):
     config = dataclasses.replace(KINDS["pre_norm"], attention_dropout=0.1)
     params = jax.jit(OPT(config).init)(jax.random.key(0))
@@ -172,6 +173,44 @@ def test_recomputing_changes_no_gradient(remat):
 
     expected, found = gradient(config), gradient(dataclasses.replace(config, remat=remat))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), expected, found)
+
+
+def test_policies_save_ever_less_and_change_no_gradient():
+    rows = jnp.tile(jnp.arange(256), (4, 1))
+    batch = (rows % 64, rows // 100 + 1, rows % 100)
+
+    def compiled(remat):
+        config = OPTConfig(64, 4, 64, 2, max_positions=256, dropout=0.0, dtype="float32", remat=remat)
+        opt = OPT(dataclasses.replace(config, attention="blocks"))
+
+        def loss(params):
+            states = opt.hidden(params, *batch)
+            return (states * jnp.sin(jnp.arange(states.size)).reshape(states.shape)).sum()
+
+        return opt, jax.jit(jax.grad(loss)).lower(opt.abstract_params()).compile()
+
+    found = {remat: compiled(remat) for remat in REMAT}
+    params = found["none"][0].init(jax.random.key(0))
+    sizes = [program.memory_analysis().temp_size_in_bytes for _, program in found.values()]
+    assert sizes == sorted(set(sizes), reverse=True)
+    # Saved attention is not computed again: neither of the loops over its blocks is there twice.
+    loops = {remat: program.as_text().count(" while(") for remat, (_, program) in found.items()}
+    assert loops["attention"] == loops["none"] < loops["full"]
+    expected = found["none"][1](params)
+    largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    for _, program in found.values():
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest),
+            program(params),
+            expected,
+        )
+
+
+def test_attention_that_saves_nothing_by_name_is_refused(monkeypatch):
+    kernel = dataclasses.replace(attention.IMPLEMENTATIONS["blocks"], saves=False)
+    monkeypatch.setitem(attention.IMPLEMENTATIONS, "blocks", kernel)
+    with pytest.raises(InputError, match=r"OPTConfig\.remat"):
+        OPT(OPTConfig(64, 1, 32, 2, remat="attention", attention="blocks"))
 
 
 def test_dropout_needs_a_key_and_differs_by_layer_and_place():

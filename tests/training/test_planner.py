@@ -225,7 +225,7 @@ def test_a_step_is_compiled_for_a_tpu_slice(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "attention", "dots"])
 def test_temporaries_are_near_what_the_cpu_compiler_allocates(remat):
     model = OPTConfig(
         vocab_size=4096,
