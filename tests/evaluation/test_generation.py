@@ -71,9 +71,13 @@ def with_endings(model):
     ("decoding", "settings"),
     [
         (Decoding(20), {}),
-        (Decoding(20, beams=4), {"num_beams": 4}),
+        pytest.param(Decoding(20, beams=4), {"num_beams": 4}, marks=pytest.mark.slow),
         (Decoding(20, beams=4, early_stopping=True), {"num_beams": 4, "early_stopping": True}),
-        (Decoding(20, beams=3, length_penalty=-1.0), {"num_beams": 3, "length_penalty": -1.0}),
+        pytest.param(
+            Decoding(20, beams=3, length_penalty=-1.0),
+            {"num_beams": 3, "length_penalty": -1.0},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_tokens_are_those_of_transformers(tmp_path, decoding, settings):
@@ -104,6 +108,7 @@ def test_tokens_are_those_of_transformers(tmp_path, decoding, settings):
         assert list(answer.tokens) == (expected[:-1] if ended else expected) and answer.finished == ended
 
 
+@pytest.mark.slow
 def test_stop_strings_end_answers_and_are_not_in_them(tmp_path):
     engine = OPTEngine(small_model(tmp_path))
     [plain] = engine.generate(["the cat"], Decoding(12))
