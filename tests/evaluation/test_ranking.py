@@ -118,6 +118,7 @@ def test_an_unknown_scorer_is_named():
         ranking.scorer_names(["max"], [True])
 
 
+@pytest.mark.slow
 def test_shared_contexts_and_split_candidates_score_as_transformers_does(tmp_path):
     """Prompts with the same demonstrations, two kinds of them, and one with more candidates than a row holds."""
     torch = pytest.importorskip("torch", reason="compares with transformers")
