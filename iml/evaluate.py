@@ -4,8 +4,8 @@
         --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
 
 Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
-goes on with the tasks that it lacks. Several processes may evaluate together, as they train. With --all_checkpoints
-every checkpoint of the run MODEL is evaluated, and the curve over training is drawn.
+goes on with the tasks that it lacks. Several processes may evaluate one model together, as they train. With
+--all_checkpoints one process evaluates every checkpoint of the run MODEL, and the curve over training is drawn.
 """
 
 from __future__ import annotations
