@@ -2,8 +2,12 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
+
+# In a shell's background interrupts are ignored, and so they would be by every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: The folder of real data files, or None where it is absent.
 DATA = next(

@@ -65,9 +65,7 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(folders, tmp_path, caps
 
 def test_it_serves_until_it_is_interrupted(folders):
     flags = [f"--gin.browse.store_dir={folders[0]}", "--gin.browse.port=0"]
-    # Tests that run in a shell's background have interrupts ignored, and so would what they start.
-    heeding = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    command = [sys.executable, "-c", f"{heeding}runpy.run_module('iml.browse', run_name='__main__')", *flags]
+    command = [sys.executable, "-m", "iml.browse", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = next(line for line in process.stdout if line.startswith("serving http://127.0.0.1:"))
