@@ -28,7 +28,12 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["iml", "iml.*", "tasks", "tasks.*"]),
     package_data={
-        "iml": ["bench/definitions/*.json", "browser/static/*"],
+        "iml": [
+            "bench/definitions/*.json",
+            "browser/static/*",
+            "evaluation/reports/definitions/*.json",
+            "evaluation/reports/static/*",
+        ],
         "tasks": ["pocket/**/*", "definitions/*"],
     },
     install_requires=[

@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.table import Table
 
 from iml.data.vocabulary import Vocabulary
-from iml.evaluation.engine import Decoding
-from iml.evaluation.loading import LoadedModel
-from iml.evaluation.opt_engine import OPTEngine
+from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.loading import LoadedModel
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.models import weights_hf
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT

@@ -30,7 +30,7 @@ from iml.bench.contamination_index import Index, IndexBuilder, body
 from iml.bench.levels import LEVELS, load_split_scheme
 from iml.data.store import ExampleStore
 from iml.errors import InputError
-from iml.evaluation import contamination_page
+from iml.evaluation.reports import contamination_page
 from iml.evaluation.requests import SPLITS
 
 if TYPE_CHECKING:

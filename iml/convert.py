@@ -23,8 +23,8 @@ from rich.console import Console
 
 from iml import configuration
 from iml.errors import InputError
-from iml.evaluation import model_card
-from iml.evaluation.loading import hash_params
+from iml.evaluation.engines.loading import hash_params
+from iml.evaluation.reports import model_card
 from iml.models import layout, weights_hf, weights_metaseq, weights_peft
 from iml.models import lora as lora_lib
 from iml.models.adapters import LoRA

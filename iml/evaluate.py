@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from iml import configuration
 from iml.data import prompts
 from iml.errors import InputError
-from iml.evaluation import backends
-from iml.evaluation.backends import Backend, CompletionEndpoint, TransformersModel
-from iml.evaluation.engine import Decoding
+from iml.evaluation.engines import backends
+from iml.evaluation.engines.backends import Backend, CompletionEndpoint, TransformersModel
+from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.header import make_header
 from iml.evaluation.suites import Suite
 from iml.training import distributed as processes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation.engine import Engine
+    from iml.evaluation.engines.engine import Engine
     from iml.evaluation.requests import Selected
 
 
@@ -100,9 +100,12 @@ def evaluate(
     from rich.console import Console
 
     from iml.data.store import ExampleStore
-    from iml.evaluation import aggregation, efficiency, report, requests
-    from iml.evaluation.result import Result
-    from iml.evaluation.results_folder import read_efficiency
+    from iml.evaluation import requests
+    from iml.evaluation.reports import report
+    from iml.evaluation.results import efficiency
+    from iml.evaluation.results.result import Result
+    from iml.evaluation.results.results_folder import read_efficiency
+    from iml.evaluation.scores import aggregation
 
     several = distributed or coordinator_address or num_processes or process_id
     if several and (all_checkpoints or seqio_modules or isinstance(model, Backend)):
@@ -199,7 +202,7 @@ def _evaluate_all(
 ) -> dict[str, Any]:
     """Every checkpoint of a run, and the curve over them."""
     from iml.data.store import ExampleStore
-    from iml.evaluation import curve_report
+    from iml.evaluation.reports import curve_report
     from iml.training.checkpoints import complete_steps
 
     steps = () if isinstance(model, Backend) else complete_steps(model)
@@ -225,7 +228,7 @@ def _evaluate_all(
 
 def _compare(first, second) -> dict[str, Any]:
     """The paired comparison with an earlier result, or why there is none."""
-    from iml.evaluation.comparison import compare
+    from iml.evaluation.scores.comparison import compare
 
     try:
         return compare(first, second)
@@ -261,8 +264,8 @@ def _open(
     rules: PartitionRules,
 ) -> Engine:
     """The project's own engine with a model on the mesh."""
-    from iml.evaluation.loading import load_model
-    from iml.evaluation.opt_engine import OPTEngine
+    from iml.evaluation.engines.loading import load_model
+    from iml.evaluation.engines.opt_engine import OPTEngine
     from iml.training.mesh import make_mesh
 
     folder = None if vocabulary_dir is None else os.fspath(vocabulary_dir)

@@ -16,7 +16,7 @@ from iml.errors import InputError
 from iml.seqio_bridge import seqio
 
 if TYPE_CHECKING:
-    from iml.evaluation.engine import Engine
+    from iml.evaluation.engines.engine import Engine
 
 Prediction = Mapping[str, Any]
 

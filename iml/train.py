@@ -23,7 +23,7 @@ from iml.bench.mixing import Mixture
 from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
-from iml.evaluation.engine import Decoding
+from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.suites import Suite
 from iml.models.config import OPTConfig
 from iml.training import distributed as processes

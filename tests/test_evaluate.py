@@ -12,7 +12,7 @@ import pytest
 from iml.data.store import task_folder
 from iml.errors import InputError
 from iml.evaluate import evaluate
-from iml.evaluation.engine import Decoding
+from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.suites import Suite
 from iml.models.opt import OPT
 from iml.training import checkpoints

@@ -16,6 +16,14 @@ ALLOWED = {
     "browser": {"browser", "data", "bench", "errors", "markup"},
     "evaluation": {"evaluation", "training", "data", "models", "bench", "errors", "markup"},
 }
+#: What each package within iml.evaluation may import of it. Its modules at the top may import everything.
+ALLOWED_IN_EVALUATION = {
+    "engines": {"engines"},
+    "metrics": {"metrics"},
+    "scores": {"scores", "metrics"},
+    "results": {"results", "scores", "metrics"},
+    "reports": {"reports", "results", "scores", "metrics"},
+}
 #: The only modules of iml that may import what makes datasets.
 ABOVE_THE_STORE = {"prepare", "seqio_bridge"}
 DATASET_LIBRARIES = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"}
@@ -47,6 +55,17 @@ def test_packages_import_downwards_only(package):
         for name, _ in imports(path):
             if name.startswith("iml."):
                 assert name.split(".")[1] in ALLOWED[package], f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("package", ALLOWED_IN_EVALUATION)
+def test_packages_of_evaluation_import_one_way(package):
+    files = modules(f"iml/evaluation/{package}")
+    assert files
+    for path in files:
+        for name, _ in imports(path):
+            if name.startswith("iml.evaluation."):
+                allowed = ALLOWED_IN_EVALUATION[package]
+                assert name.split(".")[2] in allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_only_what_prepares_imports_dataset_libraries():

@@ -12,8 +12,8 @@ from iml.bench import registry
 from iml.bench.card import TaskCard
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
-from iml.evaluation.engine import Decoding
-from iml.evaluation.opt_engine import OPTEngine
+from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.seqio_bridge import seqio
 from tasks import pocket
 from tests.evaluation.models import small_model

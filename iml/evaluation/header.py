@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from iml.data.store import ExampleStore
-    from iml.evaluation.engine import Engine
+    from iml.evaluation.engines.engine import Engine
     from iml.evaluation.suites import Suite
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")

@@ -15,14 +15,17 @@ from iml.bench.levels import LEVELS
 from iml.data.store import ExampleStore
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
-from iml.evaluation import aggregation, efficiency, report, requests
+from iml.evaluation import requests
+from iml.evaluation.engines.loading import LoadedModel
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.evaluation.header import make_header
-from iml.evaluation.loading import LoadedModel
-from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.progress import watched
-from iml.evaluation.result import Result
-from iml.evaluation.results_folder import read_efficiency
+from iml.evaluation.reports import report
+from iml.evaluation.results import efficiency
+from iml.evaluation.results.result import Result
+from iml.evaluation.results.results_folder import read_efficiency
 from iml.evaluation.runner import Runner
+from iml.evaluation.scores import aggregation
 from iml.evaluation.suites import Suite
 from iml.models.opt import OPT, Params
 

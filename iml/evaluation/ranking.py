@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from iml.errors import InputError
-from iml.evaluation.engine import Engine, Likelihood, Progress, no_progress
+from iml.evaluation.engines.engine import Engine, Likelihood, Progress, no_progress
 from iml.evaluation.requests import Request
 
 #: How a candidate's log-likelihood becomes its score.

@@ -12,10 +12,10 @@ from typing import Any
 from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation import metrics, ranking
-from iml.evaluation.engine import Engine, Progress
+from iml.evaluation.engines.engine import Engine, Progress
 from iml.evaluation.progress import Watch, estimate, weight
 from iml.evaluation.requests import Request, Selected, make_requests
-from iml.evaluation.results_folder import Prediction, ResultsFolder
+from iml.evaluation.results.results_folder import Prediction, ResultsFolder
 from iml.evaluation.suites import Suite
 
 #: Requests that are answered together, at least; tasks are kept whole.

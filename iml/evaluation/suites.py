@@ -9,7 +9,7 @@ from iml.bench.card import TaskCard
 from iml.bench.levels import LEVELS
 from iml.data.prompts import PromptFormat
 from iml.errors import InputError
-from iml.evaluation.engine import Decoding
+from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.metrics import METRICS
 
 

@@ -7,7 +7,7 @@ import pathlib
 import jax
 
 from iml.data.vocabulary import Vocabulary
-from iml.evaluation.loading import LoadedModel
+from iml.evaluation.engines.loading import LoadedModel
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
 from iml.training.mesh import MeshConfig, make_mesh

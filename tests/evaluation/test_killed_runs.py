@@ -11,7 +11,7 @@ import time
 
 from iml.data.store import ExampleStore
 from iml.evaluation import runner
-from iml.evaluation.engine import Generated
+from iml.evaluation.engines.engine import Generated
 from iml.evaluation.requests import select
 from iml.evaluation.suites import Suite
 from tests.stores import make_store

@@ -13,10 +13,10 @@ import pytest
 from iml.data.prompts import Prompt
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation import ranking
-from iml.evaluation.engine import Decoding
-from iml.evaluation.loading import LoadedModel
+from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.loading import LoadedModel
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.evaluation.metrics import Answer, score
-from iml.evaluation.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
 from iml.models import weights_hf
 from iml.models.config import OPTConfig

@@ -9,8 +9,9 @@ import pytest
 from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.errors import InputError
-from iml.evaluation import ranking, trees
-from iml.evaluation.opt_engine import OPTEngine
+from iml.evaluation import ranking
+from iml.evaluation.engines import trees
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.evaluation.requests import Request
 from iml.models import weights_hf
 from tests.evaluation.models import small_model

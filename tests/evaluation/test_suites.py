@@ -13,8 +13,8 @@ from iml.bench.levels import load_split_scheme
 from iml.data.prompts import PromptFormat, render_request
 from iml.errors import InputError
 from iml.evaluation import requests
-from iml.evaluation.engine import Decoding
-from iml.evaluation.opt_engine import OPTEngine
+from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.evaluation.ranking import scorer_names
 from iml.evaluation.suites import Suite
 from iml.models.opt import OPT

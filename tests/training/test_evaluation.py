@@ -6,8 +6,8 @@ import pytest
 
 from iml.errors import InputError
 from iml.evaluate import evaluate
-from iml.evaluation.engine import Decoding
-from iml.evaluation.results_folder import ResultsFolder
+from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.results.results_folder import ResultsFolder
 from iml.evaluation.suites import Suite
 from iml.train import train
 from tests.stores import make_store

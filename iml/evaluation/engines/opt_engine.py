@@ -1,0 +1,62 @@
+"""An OPT model on the mesh as an engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from iml.evaluation.engines.engine import Decoding, Generated, Likelihood, Progress, no_progress
+from iml.evaluation.engines.generation import Generator
+from iml.evaluation.engines.likelihoods import Scorer
+from iml.evaluation.engines.loading import LoadedModel, hash_params
+from iml.models.opt import Params
+
+
+class OPTEngine:
+    """Scores and generates on the devices of the model's mesh; see `engine.Engine`."""
+
+    def __init__(self, model: LoadedModel):
+        self.model = model
+        self._scorer = Scorer(model)
+        self._generators: dict[Decoding, Generator] = {}
+
+    def load(self, params: Params) -> None:
+        """Takes other parameters of the same model, as training makes them; what was compiled stays."""
+        self.model = dataclasses.replace(self.model, params=params)
+        self.__dict__.pop("facts", None)
+        for part in (self._scorer, *self._generators.values()):
+            part.load(self.model)
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        config = self.model.opt.config
+        devices = self.model.mesh.devices
+        return {
+            "engine": "iml",
+            "model_hash": hash_params(self.model.params),
+            "model_config": config.to_json(),
+            "devices": f"{devices.size} x {devices.flat[0].device_kind}",
+            "attention": config.attention,
+            "dtype": config.dtype,
+            "bos": self.model.bos,
+            "max_length": self.model.max_length,
+            "vocabulary": self.model.vocabulary.fingerprint,
+        }
+
+    def likelihoods(
+        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+    ) -> list[list[Likelihood]]:
+        return self._scorer.likelihoods(pairs, progress)
+
+    def generate(
+        self,
+        sources: Sequence[str],
+        decoding: Decoding,
+        parts: Sequence[Sequence[int]] | None = None,
+        progress: Progress = no_progress,
+    ) -> list[Generated]:
+        if decoding not in self._generators:
+            self._generators[decoding] = Generator(self.model, decoding)
+        return self._generators[decoding].generate(sources, parts, progress)

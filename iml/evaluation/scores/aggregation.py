@@ -1,0 +1,298 @@
+"""From predictions to scores of tasks, categories and levels (paper, section 4.1).
+
+A task's score is its card's first metric over its prompts. Then means of means (`units`); each number of shots on
+its own, and at last the mean over these. `docs/metrics.md` tells the rule with an example, and what scores.json
+holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from iml.bench.card import TaskCard
+from iml.errors import InputError
+from iml.evaluation.metrics import METRICS, Answer, accuracy
+from iml.evaluation.metrics.base import CorpusMetric
+from iml.evaluation.metrics.labels import probabilities
+from iml.evaluation.scores.calibration import calibrate
+from iml.evaluation.scores.uncertainty import RESAMPLES, interval
+from iml.evaluation.scores.units import (
+    Measure,
+    Prediction,
+    Unit,
+    by_level,
+    group,
+    join_benchmarks,
+    join_categories,
+    join_parents,
+    mean,
+    task_unit,
+)
+
+#: The key beside the numbers of shots that holds the mean over them.
+AVERAGE = "average"
+#: The scorer whose scores become probabilities where the header names none.
+_SCORER = "sum_eos"
+
+Cells = dict[str, dict[str, Any]]
+
+
+def aggregate(
+    predictions: Iterable[Prediction],
+    cards: Mapping[str, TaskCard],
+    levels: Mapping[str, str],
+    header: Mapping[str, Any] | None = None,
+    failures: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores of tasks, groups, benchmarks, categories and levels; JSON-able.
+
+    A cell is `{"mean", "low", "high", "tasks", "examples"}`, scores from 0 to 100, low and high the 95 %
+    bootstrap interval; cells are kept by the number of shots (a string) and, where a row has all numbers of
+    shots, under "average".
+
+    Args:
+      predictions: of `iml.evaluation.runner`, in any order.
+      cards: by task.
+      levels: by task.
+      header: what the predictions depend on; passed through. Its suite's primary scorer gives probabilities.
+      failures: by task left out, the reason; passed through.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      levels: {level: cells}
+      overall: cells of the mean over the categories of all levels
+      categories, benchmarks: {level: {name: cells}}
+      groups: {level: [{name, category, benchmarks, tasks, cells}]}, the parents and what was joined over
+        benchmarks
+      tasks: {task: {level, category, benchmark, source, parent, metric, cells, metrics, scorers, templates,
+        calibration, prompts, flags}}
+      scorers: {scorer: {level: cells}}, accuracy over the ranked tasks by each scorer's choice
+      calibration: {level: {shots: calibration}}, over all ranked prompts of a level
+      robustness: {level: {shots: {tasks, std, range}}}, means over the tasks that have several templates
+      shots, header, failures
+
+    Raises:
+      InputError: there are no predictions, or one lacks its task's metric.
+    """
+    by_task = group(predictions, lambda line: line["task"])
+    if not by_task:
+        raise InputError("there are no predictions to aggregate")
+    scorer = primary_scorer(header or {})
+    shots = sorted({line["shots"] for lines in by_task.values() for line in lines})
+    units: list[Unit] = []
+    by_scorer: dict[str, list[Unit]] = {}
+    tasks = {}
+    for name, lines in by_task.items():
+        card, level = cards[name], levels[name]
+        main = measure(card.metrics[0], scorer)
+        unit = task_unit(card, level, lines, main, resamples, seed)
+        units.append(unit)
+        ranked = [line for line in lines if line["picks"]]
+        picks = {
+            found: task_unit(card, level, ranked, _picked(found), 0, seed)
+            for found in sorted({scorer for line in ranked for scorer in line["picks"]})
+        }
+        for found, picked in picks.items():
+            by_scorer.setdefault(found, []).append(picked)
+        others = {m: task_unit(card, level, lines, measure(m, scorer), 0, seed) for m in card.metrics[1:]}
+        tasks[name] = {
+            "level": level,
+            "category": card.category,
+            "benchmark": card.benchmark,
+            "source": card.source,
+            "parent": card.parent,
+            "metric": card.metrics[0],
+            "cells": cells(unit, shots),
+            "metrics": {m: _plain(found) for m, found in ({card.metrics[0]: unit} | others).items()},
+            "scorers": {found: _plain(picked) for found, picked in picks.items()},
+            "templates": _spread(
+                lines, partial(task_unit, card, level, measure=main, resamples=0, seed=seed)
+            ),
+            "calibration": _calibration(ranked, scorer),
+            "prompts": len(lines),
+            "flags": dict(sorted(Counter(flag for line in lines for flag in _flags(line)).items())),
+        }
+    parents = join_parents(units)
+    joined = join_benchmarks(parents)
+    groups = [unit for unit in parents if len(unit.tasks) > 1]
+    groups += [unit for unit in joined if len(unit.benchmarks) > 1]
+    lines_of = group(
+        (line for lines in by_task.values() for line in lines), lambda line: levels[line["task"]]
+    )
+    return {
+        "header": dict(header or {}),
+        "shots": shots,
+        "levels": _level_cells(joined, shots),
+        "overall": cells(mean(join_categories(joined), "overall"), shots) if joined else {},
+        "categories": {
+            level: {unit.category: cells(unit, shots) for unit in join_categories(rows)}
+            for level, rows in by_level(joined).items()
+        },
+        "benchmarks": {level: _benchmark_cells(rows, shots) for level, rows in by_level(parents).items()},
+        "groups": {
+            level: [_describe(unit, shots) for unit in rows] for level, rows in by_level(groups).items()
+        },
+        "tasks": tasks,
+        "scorers": {
+            found: _level_cells(join_benchmarks(join_parents(rows)), shots)
+            for found, rows in sorted(by_scorer.items())
+        },
+        "calibration": {
+            level: _calibration([line for line in lines_of[level] if line["picks"]], scorer)
+            for level in by_level(units)
+        },
+        "robustness": {
+            level: _robustness([tasks[unit.name]["templates"] for unit in rows])
+            for level, rows in by_level(units).items()
+        },
+        "failures": dict(sorted((failures or {}).items())),
+    }
+
+
+def primary_scorer(header: Mapping[str, Any]) -> str:
+    """The scorer whose choices are the predictions, and whose scores become probabilities."""
+    return header.get("suite", {}).get("primary_scorer", _SCORER)
+
+
+def measure(name: str, scorer: str = _SCORER) -> Measure:
+    """How a metric measures prediction lines: by the values in them, or a corpus metric by the answers.
+
+    Args:
+      scorer: whose scores become probabilities.
+    """
+    metric = METRICS.get(name)
+    if not isinstance(metric, CorpusMetric):
+        return _by_line(partial(_metric, name=name))
+    return Measure(lambda lines: metric.statistics([_answer(line, scorer) for line in lines]), metric)
+
+
+def cells(unit: Unit, shots: Sequence[int]) -> Cells:
+    """The cells of a unit, by shots."""
+    values = {str(number): unit.values[number] for number in unit.values}
+    examples = {str(number): unit.examples[number] for number in unit.values}
+    if set(unit.values) == set(shots):
+        values[AVERAGE] = np.mean([unit.values[number] for number in shots], axis=0)
+        examples[AVERAGE] = max(examples.values())
+    return {
+        key: {
+            "mean": float(found[0]),
+            **dict(zip(("low", "high"), interval(found[1:]), strict=True)),
+            "tasks": len(unit.tasks),
+            "examples": examples[key],
+        }
+        for key, found in values.items()
+    }
+
+
+def _level_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
+    return {
+        level: cells(mean(join_categories(rows), level), shots) for level, rows in by_level(units).items()
+    }
+
+
+def _benchmark_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
+    """Of units before they are joined over benchmarks: a benchmark's mean over its categories."""
+    groups = group(units, lambda unit: unit.benchmarks[0])
+    return {name: cells(mean(join_categories(rows), name), shots) for name, rows in groups.items()}
+
+
+def _describe(unit: Unit, shots: Sequence[int]) -> dict[str, Any]:
+    return {
+        "name": unit.name,
+        "category": unit.category,
+        "benchmarks": list(unit.benchmarks),
+        "tasks": list(unit.tasks),
+        "cells": cells(unit, shots),
+    }
+
+
+def _by_line(score: Callable[[Prediction], float]) -> Measure:
+    return Measure(lambda lines: np.array([[score(line)] for line in lines], np.float64))
+
+
+def _picked(scorer: str) -> Measure:
+    """Accuracy of a scorer's choice."""
+    return _by_line(lambda line: accuracy(line["candidates"][line["picks"][scorer]], line["references"]))
+
+
+def _metric(line: Prediction, name: str) -> float:
+    try:
+        return float(line["metrics"][name])
+    except KeyError as error:
+        raise InputError(f"a prediction of {line['task']} lacks this metric", field=name) from error
+
+
+def _answer(line: Prediction, scorer: str) -> Answer:
+    scores = line.get("scores", {}).get(scorer, ())
+    return Answer(line["prediction"], line["references"], line["candidates"], scores, line["uid"])
+
+
+def _plain(unit: Unit) -> dict[str, float]:
+    """By shots, the score alone."""
+    return {str(shots): float(found[0]) for shots, found in unit.values.items()}
+
+
+def _spread(lines: Sequence[Prediction], score: Callable[..., Unit]) -> dict[str, dict[str, float]]:
+    """By shots, how far the templates' scores lie apart; only of tasks with several templates."""
+    templates = group(lines, lambda line: line.get("template") or "")
+    if len(templates) < 2:
+        return {}
+    found = [_plain(score(lines=rows)) for rows in templates.values()]
+    spread = {}
+    for shots in sorted({key for scores in found for key in scores}, key=int):
+        scores = [values[shots] for values in found if shots in values]
+        spread[shots] = {
+            "templates": len(scores),
+            "min": min(scores),
+            "max": max(scores),
+            "std": float(np.std(scores)),
+        }
+    return spread
+
+
+def _robustness(spreads: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """By shots, the mean of tasks' spreads over their templates."""
+    found = {}
+    for shots in sorted({key for spread in spreads for key in spread}, key=int):
+        rows = [spread[shots] for spread in spreads if shots in spread]
+        found[shots] = {
+            "tasks": len(rows),
+            "std": float(np.mean([row["std"] for row in rows])),
+            "range": float(np.mean([row["max"] - row["min"] for row in rows])),
+        }
+    return found
+
+
+def _calibration(lines: Sequence[Prediction], scorer: str) -> dict[str, dict[str, Any]]:
+    """By shots, the calibration of the ranked answers whose scores are kept and finite."""
+    found = {}
+    for shots, rows in group(lines, lambda line: line["shots"]).items():
+        rows = [line for line in rows if _finite(line.get("scores", {}).get(scorer))]
+        # The order of lines must not matter, not even to the last bit.
+        choices = sorted(
+            (
+                float(max(probabilities(line["scores"][scorer]))),
+                accuracy(line["prediction"], line["references"]) > 0,
+            )
+            for line in rows
+        )
+        if choices:
+            found[str(shots)] = calibrate(*zip(*choices, strict=True))
+    return found
+
+
+def _finite(scores: Sequence[float] | None) -> bool:
+    return bool(scores) and all(map(math.isfinite, scores))
+
+
+def _flags(line: Prediction) -> list[str]:
+    return [*line["flags"], *(["truncated"] if line["truncated"] else [])]
