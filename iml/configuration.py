@@ -15,6 +15,7 @@ import ast
 import collections.abc
 import dataclasses
 import difflib
+import functools
 import inspect
 import os
 import pathlib
@@ -120,6 +121,32 @@ def configure(
     _parse(files, bindings, known)
     _check_reachable(entry.__name__, known)
     return registered[entry.__name__]
+
+
+def arguments(
+    entry: Callable[..., Any],
+    configurables: Sequence[Callable[..., Any]],
+    files: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    flags: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What an entry point would be called with, its defaults included; it is not called.
+
+    Args:
+      entry, configurables, files, bindings, flags: as `configure`.
+
+    Raises:
+      InputError: as `configure`, or a setting that a constructor refuses.
+    """
+    signature = inspect.signature(entry)
+
+    @functools.wraps(entry)
+    def record(**given: Any) -> dict[str, Any]:
+        bound = signature.bind(**given)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    return configure(record, configurables, files, bindings, flags=flags)()
 
 
 def operative() -> str:

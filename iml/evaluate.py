@@ -37,6 +37,20 @@ if TYPE_CHECKING:
     from iml.evaluation.requests import Selected
 
 
+FLAGS = {
+    "all_checkpoints": "evaluate every checkpoint of the run MODEL and draw the curve over training",
+    **processes.FLAGS,
+}
+CONFIGURABLES = (
+    Suite,
+    Decoding,
+    *backends.CONFIGURABLES,
+    *prompts.CONFIGURABLES,
+    MeshConfig,
+    PartitionRules,
+)
+
+
 def evaluate(
     model: str | TransformersModel | CompletionEndpoint,
     store_dir: str,
@@ -305,16 +319,6 @@ if __name__ == "__main__":
     configuration.run(
         evaluate,
         doc=__doc__,
-        flags={
-            "all_checkpoints": "evaluate every checkpoint of the run MODEL and draw the curve over training",
-            **processes.FLAGS,
-        },
-        configurables=(
-            Suite,
-            Decoding,
-            *backends.CONFIGURABLES,
-            *prompts.CONFIGURABLES,
-            MeshConfig,
-            PartitionRules,
-        ),
+        flags=FLAGS,
+        configurables=CONFIGURABLES,
     )

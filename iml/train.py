@@ -277,7 +277,7 @@ def train(
             meta={
                 "model": model.to_json(),
                 "tuning": tunings.to_json(tuning),
-                "fingerprints": _fingerprints(model, tuning, stream),
+                "fingerprints": fingerprints(model, tuning, stream),
                 "config": configuration.operative(),
             },
         )
@@ -479,7 +479,7 @@ def _whole_number(text: str | bool, flag: str) -> int:
     return int(text)
 
 
-def _fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream) -> dict[str, Any]:
+def fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
     shape = {name: value for name, value in model.to_json().items() if name not in _FREE}
     plan = json.dumps([dict(stream.plan.counts), dict(stream.plan.rows)], sort_keys=True)
