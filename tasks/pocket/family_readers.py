@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from iml.bench.card import Example
 from tasks.pocket import readers
 
-# The two large families' own readers are imported where they are used: they load SeqIO, the others do not.
+# The families' own readers are imported where they are used: they load SeqIO, the others do not.
 
 
 def examples(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[Example]:
@@ -19,10 +21,9 @@ def examples(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[E
     Raises:
       InputError: the entry's format is unknown, or its file is bad or empty.
     """
-    if entry["format"] == "promptsource":
-        yield from map(Example.from_json, _promptsource(data_dir, entry, split))
-    elif entry["format"] == "super_ni":
-        yield from map(Example.from_json, _super_ni(data_dir, entry, split))
+    family = FAMILIES.get(entry["format"])
+    if family is not None:
+        yield from map(Example.from_json, family(data_dir, entry, split))
     else:
         yield from readers.examples(data_dir, entry, split)
 
@@ -48,3 +49,32 @@ def _super_ni(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[
         if split == "validation"
         else itertools.islice(instances, border, None)
     )
+
+
+def _plain_text(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[dict[str, Any]]:
+    from tasks.pretraining import TextTask
+
+    return TextTask(entry["options"]["reader"], *_located(data_dir, entry)).read(split)
+
+
+def _dialogue(data_dir: Path, entry: Mapping[str, Any], split: str) -> Iterator[dict[str, Any]]:
+    from tasks.dialogue import DialogueTask
+
+    return DialogueTask(entry["options"]["reader"], *_located(data_dir, entry)).read(split)
+
+
+def _located(
+    data_dir: Path, entry: Mapping[str, Any]
+) -> tuple[epath.Path, dict[str, tuple[epath.Path, ...]]]:
+    """The folder of a set and its files by split."""
+    home = epath.Path(data_dir)
+    return home, {split: (home / name,) for split, name in entry["files"].items()}
+
+
+#: The formats that are read by a family's own reader.
+FAMILIES: Mapping[str, Callable[[Path, Mapping[str, Any], str], Iterator[dict[str, Any]]]] = {
+    "promptsource": _promptsource,
+    "super_ni": _super_ni,
+    "plain_text": _plain_text,
+    "dialogue": _dialogue,
+}

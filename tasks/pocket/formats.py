@@ -22,12 +22,16 @@ _NAMESPACE = uuid.UUID("5a3c5f0e-9d0b-4f7e-8a44-0f3f6c1d2e77")
 _LICENCE = "CC0-1.0"
 
 
+def _compact(record: Any) -> str:
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
 def _json_lines(records: Sequence[Any]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return "".join(_compact(record) + "\n" for record in records)
 
 
 def _json_list(records: Sequence[Any]) -> str:
-    return "[\n" + ",\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "\n]\n"
+    return "[\n" + ",\n".join(map(_compact, records)) + "\n]\n"
 
 
 def _by_split(
@@ -67,7 +71,7 @@ def super_ni(recipe: Recipe, splits: Splits) -> Written:
         ],
     }  # fmt: skip
     lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in header.items()]
-    rows = ",\n".join(f"  {json.dumps(instance, ensure_ascii=False)}" for instance in instances)
+    rows = ",\n".join(f"  {_compact(instance)}" for instance in instances)
     lines.append(f' "Instances": [\n{rows}\n ]')
     lines.append(f' "Instance License": ["{_LICENCE}"]')
     path = f"super_natural_instructions/tasks/{recipe.task}.json"
@@ -274,10 +278,33 @@ def aqua(recipe: Recipe, splits: Splits) -> Written:
     return _by_split(recipe, splits, "reasoning/{task}/{split}.json", _json_lines)
 
 
+def plain_text(recipe: Recipe, splits: Splits) -> Written:
+    """Text to pre-train on as most corpora come: JSON lines with a field `text`."""
+    return _by_split(
+        recipe, splits, "{family}/{task}/{split}.jsonl",
+        lambda records: _json_lines([{"text": record} for record in records]),
+        reader="json_lines",
+    )  # fmt: skip
+
+
+def dialogue(recipe: Recipe, splits: Splits) -> Written:
+    """ConvAI2's dialogues without personas and candidates: `N said<TAB>answered`, from 1 in each dialogue."""
+
+    def text(records):
+        return "".join(
+            f"{number} {said}\t{answered}\n"
+            for turns in records
+            for number, (said, answered) in enumerate(zip(turns[::2], turns[1::2], strict=True), start=1)
+        )
+
+    form = "{family}/{task}/{split}_none_original_no_cands.txt"
+    return _by_split(recipe, splits, form, text, reader="numbered")
+
+
 WRITERS: Mapping[str, Callable[[Recipe, Splits], Written]] = {
     writer.__name__: writer
     for writer in (
         super_ni, promptsource, flan, crossfit, parallel, cogs, boolq, news, wmt, dart, e2e, fetaqa, spider,
-        cot, gsm8k, aqua,
+        cot, gsm8k, aqua, plain_text, dialogue,
     )
 }  # fmt: skip

@@ -21,6 +21,7 @@ from tasks.pocket import (
     recipes_promptsource,
     recipes_structured,
     recipes_super_ni,
+    recipes_text,
 )
 from tasks.pocket.formats import WRITERS
 from tasks.pocket.recipe import Recipe, draw
@@ -36,12 +37,15 @@ RECIPES: tuple[Recipe, ...] = (
     *recipes_flan.RECIPES,
     *recipes_keywords.RECIPES,
     *recipes_structured.RECIPES,
+    *recipes_text.RECIPES,
 )
 _LEVELS = {
     "super_natural_instructions": "task",
     "reasoning": "task",
     "promptsource": "instance",
     "flan": "instance",
+    "pretraining": "instance",
+    "dialogue": "instance",
 }
 #: Text that prompts add to the tasks' own.
 _PROMPT_TEXT = (
@@ -70,7 +74,8 @@ def benchmark_files(seed: int = SEED) -> dict[str, str]:
     entries = []
     for recipe in RECIPES:
         train, validation = draw(recipe, seed)
-        written, entry = WRITERS[recipe.format](recipe, {"train": train, "validation": validation})
+        splits = {"train": train} | ({"validation": validation} if validation else {})
+        written, entry = WRITERS[recipe.format](recipe, splits)
         clash = files.keys() & written.keys()
         if clash:
             raise ValueError(f"two tasks write {sorted(clash)[0]}")
@@ -115,7 +120,7 @@ def _family_text(recipe: Recipe, records: list[Any]) -> list[str]:
 
 
 def all_files(seed: int = SEED) -> dict[str, str]:
-    """Every generated file by its path under this package."""
+    """Every generated file by its path under this package; the vocabulary is made of the tasks' text alone."""
     from tasks.pocket.readers import READERS, examples
 
     files = {f"data/{path}": text for path, text in benchmark_files(seed).items()}
@@ -127,7 +132,7 @@ def all_files(seed: int = SEED) -> dict[str, str]:
             if entry["format"] in READERS:
                 for example in examples(Path(folder) / "data", entry, "train"):
                     texts.append(f"{example.instruction}\n{example.source}\nanswer: {example.target}\n")
-            else:
+            elif recipe.format in ("super_ni", "promptsource"):
                 texts += _family_text(recipe, draw(recipe, seed)[0])
     vocabulary = vocabulary_files(texts)
     return files | {f"vocabulary/{name}": text for name, text in vocabulary.items()}

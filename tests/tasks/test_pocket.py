@@ -2,12 +2,15 @@
 
 import collections
 import gzip
+import importlib
 import pathlib
+import shutil
 
 import pytest
 
 from iml.bench.card import BENCHMARKS, TaskCard
 from iml.bench.levels import LEVELS, load_split_scheme
+from iml.bench.mixing import EXTRA_SOURCES
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
 from tasks import pocket
@@ -16,6 +19,8 @@ from tasks.pocket import family_readers, generate, readers
 HOME = pathlib.Path(generate.__file__).parent
 CATALOGUE = pocket.catalogue()
 OWN = [entry for entry in CATALOGUE if entry["format"] in readers.READERS]
+TEXT = [entry for entry in CATALOGUE if entry["card"]["benchmark"] in EXTRA_SOURCES]
+TASKS = [entry for entry in CATALOGUE if entry not in TEXT]
 
 
 def test_the_committed_files_are_what_the_generator_writes():
@@ -38,7 +43,7 @@ def test_another_seed_gives_other_data_and_check_notices(tmp_path):
 def test_it_covers_families_categories_levels_and_kinds():
     cards = [TaskCard.from_json(entry["card"]) for entry in CATALOGUE]
     assert len({card.name for card in cards}) == len(cards) >= 40
-    assert {card.benchmark for card in cards} == set(BENCHMARKS)
+    assert {card.benchmark for card in cards} == {*BENCHMARKS, *EXTRA_SOURCES}
     assert len({card.category for card in cards}) >= 12
     scheme = load_split_scheme("pocket")
     by_level = collections.defaultdict(list)
@@ -55,7 +60,7 @@ def test_it_covers_families_categories_levels_and_kinds():
     assert set(scheme.levels_by_task) <= {card.name for card in cards}
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry["card"]["name"])
+@pytest.mark.parametrize("entry", TASKS, ids=lambda entry: entry["card"]["name"])
 def test_examples_are_well_formed_and_the_splits_disjoint(entry):
     if entry["format"] in ("promptsource", "super_ni"):
         pytest.importorskip("seqio")
@@ -72,6 +77,38 @@ def test_examples_are_well_formed_and_the_splits_disjoint(entry):
             assert bool(example.candidates) == (entry["card"]["metrics"][0] == "accuracy")
     seen = {example.source for example in splits["train"]}
     assert not seen & {example.source for example in splits["validation"]}
+
+
+@pytest.mark.parametrize("entry", TEXT, ids=lambda entry: entry["card"]["name"])
+def test_text_is_trained_on_and_never_evaluated(entry):
+    pytest.importorskip("seqio")
+    assert list(entry["files"]) == ["train"]
+    assert load_split_scheme("pocket").sets(TaskCard.from_json(entry["card"])) == ("train",)
+    texts = [example.target for example in family_readers.examples(pocket.DATA, entry, "train")]
+    assert len(set(texts)) == len(texts) >= 200
+    assert not any(example.source for example in family_readers.examples(pocket.DATA, entry, "train"))
+    if entry["card"]["benchmark"] == "dialogue":
+        assert all(4 <= len(text.split("\n")) <= 10 for text in texts)
+    # The vocabulary, which is made of the tasks' text, cuts it into words too.
+    vocabulary = Vocabulary(str(HOME / "vocabulary"))
+    tokens = [len(vocabulary.encode(text)) for text in texts]
+    assert sum(tokens) < 2 * sum(len(text.split()) for text in texts) and max(tokens) <= 110
+
+
+@pytest.mark.parametrize(("family", "name"), [("pretraining", "pocket_stories"), ("dialogue", "convai2")])
+def test_text_lies_as_its_family_finds_it(family, name, tmp_path):
+    """The families' modules find the same files by themselves, the dialogues under the name of their format."""
+    pytest.importorskip("seqio")
+    from tests.tasks import registered
+
+    (entry,) = (entry for entry in TEXT if entry["card"]["benchmark"] == family)
+    (folder,) = (HOME / "data" / family).iterdir()
+    shutil.copytree(folder, tmp_path / family / name)
+    registered.clear()
+    importlib.import_module(f"tasks.{family}").register(str(tmp_path))
+    found = registered.read(f"{family}.{name}")
+    registered.clear()
+    assert found == {"train": list(family_readers.examples(pocket.DATA, entry, "train"))}
 
 
 def test_some_tasks_have_several_references():
