@@ -17,7 +17,7 @@ from iml.bench.card import BENCHMARKS, TaskCard
 from iml.bench.subsets import CategorySubset, TaskSubset
 from iml.errors import InputError
 
-#: Sources outside the benchmark families that `extra_shares` may name.
+#: Sources outside the benchmark families, which take part where they are named.
 EXTRA_SOURCES = ("pretraining", "dialogue")
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -70,6 +70,9 @@ class Mixture:
     def select(self, cards: Mapping[str, TaskCard]) -> tuple[str, ...]:
         """Names of the tasks to train on, sorted: supervised, wanted by `tasks`, not by `exclude`, in `subset`.
 
+        Sources outside the families (`EXTRA_SOURCES`) join only where `extra_shares`, `proportions` or a
+        pattern of `tasks` names them, or where there is nothing else.
+
         Raises:
           InputError: a pattern of `tasks` matches no task, nothing is left, or the subset cannot be made.
         """
@@ -91,6 +94,9 @@ class Mixture:
         )
         if not chosen:
             raise InputError("no supervised task is left to train on", field="Mixture.tasks")
+        named = {*self.extra_shares, *(self.proportions or ()), *(t.partition(".")[0] for t in self.tasks)}
+        outside = set(EXTRA_SOURCES) - named
+        chosen = tuple(name for name in chosen if cards[name].benchmark not in outside) or chosen
         if self.subset is None:
             return chosen
         extra = {name for name in chosen if cards[name].benchmark in self.extra_shares}

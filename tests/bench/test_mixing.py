@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from iml.bench.card import TaskCard
 from iml.bench.mixing import Mixture
+from iml.bench.subsets import TaskSubset
 from iml.errors import InputError
 
 OPT_IML = {
@@ -95,6 +96,25 @@ def test_extra_shares_come_off_the_whole_and_absent_benchmarks_leave_theirs():
         "reasoning.1": 50,
         "t5.0": 2350,
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "joining"),
+    [
+        ({}, ""),
+        ({"subset": TaskSubset(2)}, ""),
+        ({"extra_shares": {"pretraining": 0.05}}, "pretraining.c4"),
+        ({"extra_shares": {"pretraining": 0, "dialogue": 0.005}}, "dialogue.talk pretraining.c4"),
+        ({"proportions": {"flan": 3, "dialogue": 1}}, "dialogue.talk"),
+        ({"tasks": ("flan.*", "pretraining.*")}, "pretraining.c4"),
+    ],
+)
+def test_text_outside_the_families_joins_only_where_it_is_named(fields, joining):
+    names = ("flan.a", "flan.b", "pretraining.c4", "dialogue.talk")
+    cards = {name: TaskCard(name, name.partition(".")[0], "Summarization") for name in names}
+    assert Mixture(**fields).select(cards) == tuple(sorted(["flan.a", "flan.b", *joining.split()]))
+    outside = {name: cards[name] for name in names[2:]}
+    assert Mixture().select(outside) == tuple(sorted(outside))
 
 
 @settings(deadline=None, max_examples=60)
