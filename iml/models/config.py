@@ -40,8 +40,8 @@ class OPTConfig:
       dtype: what activations and matrix products are in; layer norms, softmax and logits are float32.
         Training in float16 needs loss scaling.
       param_dtype: what the parameters are kept in.
-      remat: what the backward pass recomputes: "none", "dots" (all but products), "attention" (all but attention's
-        result and its normaliser's logarithm) or "full" (each layer).
+      remat: what the backward pass recomputes: "none", "attention" (all but attention's result and its normaliser's
+        logarithm), "dots" (all but these and the products) or "full" (each layer).
       attention: the attention implementation, a name of `iml.models.attention.IMPLEMENTATIONS`, or "auto" for
         the best one where it runs.
       init_std: standard deviation of fresh weights.

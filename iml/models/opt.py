@@ -36,7 +36,11 @@ _LAYER_NORM_EPSILON = 1e-5
 _POLICIES = {
     "full": None,
     "attention": jax.checkpoint_policies.save_only_these_names(SAVED),
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # Attention's own products are in kernels or have batch dimensions, so its results are saved by name.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(SAVED),
+    ),
 }
 
 

@@ -195,7 +195,7 @@ def test_policies_save_ever_less_and_change_no_gradient():
     assert sizes == sorted(set(sizes), reverse=True)
     # Saved attention is not computed again: neither of the loops over its blocks is there twice.
     loops = {remat: program.as_text().count(" while(") for remat, (_, program) in found.items()}
-    assert loops["attention"] == loops["none"] < loops["full"]
+    assert loops["attention"] == loops["dots"] == loops["none"] < loops["full"]
     expected = found["none"][1](params)
     largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     for _, program in found.values():
