@@ -33,6 +33,7 @@ setup(
             "browser/static/*",
             "evaluation/reports/definitions/*.json",
             "evaluation/reports/static/*",
+            "studies/definitions/*.json",
         ],
         "tasks": ["pocket/**/*", "definitions/*"],
     },

@@ -17,6 +17,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import itertools
 import os
 import pathlib
 import re
@@ -48,7 +49,7 @@ def run(
     *,
     doc: str,
     configurables: Sequence[Callable[..., Any]] = (),
-    flags: Mapping[str, str] | None = None,
+    flags: Mapping[str, str | Flag] | None = None,
     argv: Sequence[str] | None = None,
 ) -> Any:
     """Configures `entry` from the command line and calls it; ends the process on a user's mistake.
@@ -158,6 +159,22 @@ def operative() -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag that takes words after it, as `--compare A B`.
+
+    Attributes:
+      meaning: for the help.
+      words: how many.
+    """
+
+    meaning: str
+    words: int
+
+    def __str__(self) -> str:
+        return self.meaning
+
+
+@dataclasses.dataclass(frozen=True)
 class _Arguments:
     files: list[str]
     bindings: list[str]
@@ -167,7 +184,7 @@ class _Arguments:
     help: bool
 
 
-def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str]) -> _Arguments:
+def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str | Flag]) -> _Arguments:
     files: list[str] = []
     bindings: list[str] = []
     search_paths: list[str] = []
@@ -198,6 +215,13 @@ def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str]) -> _Argument
             if value not in ("", "true", "True", "false", "False"):
                 raise InputError(f"is either given or not, it takes no value {value!r}", field=f"--{name}")
             switches[name] = value not in ("false", "False")
+        elif isinstance(flag := flags.get(name), Flag):
+            taken = ([value] if equals else []) + list(
+                itertools.islice(words, flag.words - equals.count("="))
+            )
+            if len(taken) < flag.words or any(word.startswith("--") for word in taken):
+                raise InputError(f"takes {flag.words} words", field=f"--{name}")
+            given[name] = tuple(taken)
         elif name in flags:
             given[name] = value if equals else True
         else:
@@ -416,7 +440,7 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _help_page(
-    entry: Callable[..., Any], doc: str, known: Sequence[Callable[..., Any]], flags: Mapping[str, str]
+    entry: Callable[..., Any], doc: str, known: Sequence[Callable[..., Any]], flags: Mapping[str, str | Flag]
 ) -> str:
     lines = [inspect.cleandoc(doc), "", "flags:"]
     lines += [f"  --{name:<22} {meaning}" for name, meaning in {**_COMMON_FLAGS, **flags}.items()]

@@ -144,8 +144,7 @@ def plan(job: Job, topology: str) -> Plan:
     chip, count = machines.parse(topology)
     if _platform(chip) == "tpu":
         return _compile(job, topology, chip, machines.tpu_devices(topology))
-    sizes = dict(zip(mesh_lib.AXES, job.mesh.sizes(count), strict=True))
-    return _reckon(job, topology, chip, count, sizes)
+    return reckon(job, topology)
 
 
 def suggest(job: Job, topology: str, tried: int = 0) -> list[Plan]:
@@ -187,6 +186,16 @@ def _divides(job: Job, sizes: Mapping[str, int]) -> bool:
 
 def _platform(chip: Chip) -> str:
     return "tpu" if chip.kind.startswith("TPU") else "gpu"
+
+
+def reckon(job: Job, topology: str) -> Plan:
+    """The plan of a job on a topology by the analytic model, whose compiler is not asked.
+
+    Raises:
+      InputError: as `plan`.
+    """
+    chip, count = machines.parse(topology)
+    return _reckon(job, topology, chip, count, dict(zip(mesh_lib.AXES, job.mesh.sizes(count), strict=True)))
 
 
 def _reckon(job: Job, topology: str, chip: Chip, count: int, sizes: Mapping[str, int]) -> Plan:

@@ -116,13 +116,21 @@ def reliability(found: Sequence[Mapping[str, Any] | None], titles: Sequence[str]
 
 
 def curve(
-    steps: Sequence[int], lines: Mapping[str, Sequence[Score]], label: str, chosen: int | None = None
+    steps: Sequence[int],
+    lines: Mapping[str, Sequence[Score]],
+    label: str,
+    chosen: int | None = None,
+    names: Sequence[str] = (),
+    axis: str = "training step",
 ) -> Markup:
     """Scores over training steps with their intervals; the chosen step is marked.
 
     Args:
       lines: by name, one score for each step.
+      names: what each step is called; () for its number.
+      axis: what the steps are.
     """
+    called = dict(zip(steps, names, strict=True)) if names else {step: f"{step:,}" for step in steps}
     left, top, width, height = 42, 10, 585, 230
     values = [v for line in lines.values() for s in line for v in (s.mean, s.low, s.high) if v is not None]
     low, high = _span(values)
@@ -138,8 +146,8 @@ def curve(
         y = at(first, value)[1]
         parts += [_segment(left, y, left + width, y, "grid"), _text(f"{value:g}", left - 6, y + 4, "end")]
     shown = steps if len(steps) <= 9 else [steps[i * (len(steps) - 1) // 8] for i in range(9)]
-    parts += [_text(f"{step:,}", at(step, low)[0], top + height + 22) for step in shown]
-    parts.append(_text("training step", left + width / 2, top + height + 46))
+    parts += [_text(called[step], at(step, low)[0], top + height + 22) for step in shown]
+    parts.append(_text(axis, left + width / 2, top + height + 46))
     if chosen is not None:
         x = at(chosen, low)[0]
         parts += [_segment(x, top, x, top + height, "ideal")]
@@ -154,12 +162,12 @@ def curve(
         for (x, y), (step, score) in zip(points, known, strict=True):
             mark = " chosen" if step == chosen else ""
             parts.append(
-                tag("circle", tag("title", f"step {step:,}: {score}"), cx=f"{x:.1f}", cy=f"{y:.1f}",
+                tag("circle", tag("title", f"{axis} {called[step]}: {score}"), cx=f"{x:.1f}", cy=f"{y:.1f}",
                     r="6" if mark else "3.5", class_=colour(i) + mark)
             )  # fmt: skip
     told = "; ".join(
         f"{name}: "
-        + ", ".join(f"step {step:,} {score.short}" for step, score in zip(steps, line, strict=True))
+        + ", ".join(f"{axis} {called[step]} {score.short}" for step, score in zip(steps, line, strict=True))
         for name, line in lines.items()
     )
     return tag("figure", tag("svg", *parts, viewBox="0 0 655 296", class_="plot", role="img",

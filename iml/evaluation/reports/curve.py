@@ -14,21 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from iml.bench.card import TaskCard
 from iml.errors import InputError
 from iml.evaluation.reports.tables import Score
 from iml.evaluation.results.result import Result
-from iml.evaluation.scores.aggregation import AVERAGE, cells, measure, primary_scorer
+from iml.evaluation.scores.aggregation import AVERAGE, cells, result_units
 from iml.evaluation.scores.uncertainty import RESAMPLES, interval, p_value
 from iml.evaluation.scores.units import (
     Unit,
     by_level,
-    group,
-    join_benchmarks,
     join_categories,
-    join_parents,
     mean,
-    task_unit,
 )
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -97,7 +92,12 @@ def draw(results: Mapping[int, Result], resamples: int = RESAMPLES, seed: int = 
         raise InputError("the checkpoints' results have no task in common")
     shots = tuple(results[steps[-1]].scores["shots"])
     _check_asked_the_same([results[step] for step in steps])
-    units = {step: _units(results[step], common, resamples, seed) for step in steps}
+    units = {
+        step: join_categories(
+            result_units(results[step].scores, results[step].predictions, common, resamples, seed)
+        )
+        for step in steps
+    }
     whole = {step: mean(found, "average") for step, found in units.items()}
     # What is picked by needs every number of shots; a task set that lacks one is averaged over those it has.
     picked = {
@@ -124,26 +124,6 @@ def scores(curve: Curve, key: str, level: str | None = None) -> list[Score]:
         Score(cell[key]["mean"], cell[key]["low"], cell[key]["high"]) if key in cell else Score(None)
         for cell in found
     ]
-
-
-def _units(result: Result, tasks: set[str], resamples: int, seed: int) -> list[Unit]:
-    """The categories of all levels, of these tasks."""
-    scorer = primary_scorer(result.scores["header"])
-    units = []
-    for name, lines in group(result.predictions, lambda line: line["task"]).items():
-        if name not in tasks:
-            continue
-        told = result.scores["tasks"][name]
-        card = TaskCard(
-            name=name,
-            benchmark=told["benchmark"],
-            category=told["category"],
-            source=told["source"],
-            parent=told["parent"],
-            metrics=(told["metric"],),
-        )
-        units.append(task_unit(card, told["level"], lines, measure(told["metric"], scorer), resamples, seed))
-    return join_categories(join_benchmarks(join_parents(units)))
 
 
 def _average_cells(unit: Unit, values: np.ndarray, shots: Sequence[int]) -> Cells:

@@ -38,11 +38,16 @@ def document(title: str, *children: str, script: bool = False) -> str:
         void("meta", name="viewport", content="width=device-width, initial-scale=1"),
         void("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("title", title),
-        tag("style", Markup(_static("report.css"))),
+        tag("style", Markup(style())),
     )
     scripts = [tag("script", Markup(code))] if script else []
     body = tag("body", tag("main", *children, id="main"), *scripts)
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def style() -> str:
+    """The style sheet of pages and of figures."""
+    return _static("report.css")
 
 
 def contents(headings: Sequence[str]) -> Markup:

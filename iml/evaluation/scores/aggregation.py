@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -156,6 +156,37 @@ def aggregate(
         },
         "failures": dict(sorted((failures or {}).items())),
     }
+
+
+def result_units(
+    scores: Mapping[str, Any],
+    predictions: Iterable[Prediction],
+    tasks: Collection[str],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Unit]:
+    """The units that categories are means of, from what an evaluation left; of these tasks.
+
+    Args:
+      scores: what `aggregate` returned.
+      predictions: the lines that it was made of.
+    """
+    scorer = primary_scorer(scores["header"])
+    units = []
+    for name, lines in group(predictions, lambda line: line["task"]).items():
+        if name not in tasks:
+            continue
+        told = scores["tasks"][name]
+        card = TaskCard(
+            name=name,
+            benchmark=told["benchmark"],
+            category=told["category"],
+            source=told.get("source", ""),
+            parent=told.get("parent", ""),
+            metrics=(told["metric"],),
+        )
+        units.append(task_unit(card, told["level"], lines, measure(told["metric"], scorer), resamples, seed))
+    return join_benchmarks(join_parents(units))
 
 
 def primary_scorer(header: Mapping[str, Any]) -> str:

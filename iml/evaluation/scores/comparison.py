@@ -87,15 +87,17 @@ def compare(
         "shots": shots,
         "prompts": len(common),
         "left_out": [len(found) - len(common) for found in lines],
-        "levels": {level: _cells(rows, level, shots, seed) for level, rows in by_level(joined).items()},
+        "levels": {
+            level: difference_cells(rows, level, shots, seed) for level, rows in by_level(joined).items()
+        },
         "categories": {
             level: {
-                name: _cells(part, name, shots, seed)
+                name: difference_cells(part, name, shots, seed)
                 for name, part in group(rows, lambda unit: unit.category).items()
             }
             for level, rows in by_level(joined).items()
         },
-        "tasks": {unit.name: _cells([unit], unit.name, shots, seed) for unit in units},
+        "tasks": {unit.name: difference_cells([unit], unit.name, shots, seed) for unit in units},
     }
 
 
@@ -137,8 +139,8 @@ def _difference(
     return dataclasses.replace(after, values={n: after.values[n] - before.values[n] for n in after.values})
 
 
-def _cells(units: Sequence[Unit], name: str, shots: Sequence[int], seed: int) -> Cells:
-    """The cells of a level or of one category, from what its categories are the means of."""
+def difference_cells(units: Sequence[Unit], name: str, shots: Sequence[int], seed: int = 0) -> Cells:
+    """The cells of a level or of one category, from the differences of what its categories are the means of."""
     whole = mean(join_categories(units), name)
     values = dict(whole.values)
     wider = _over_tasks(units, seed) if len(units) > 1 else {}

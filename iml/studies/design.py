@@ -1,0 +1,157 @@
+"""What a study is: a base run, what is changed in it, and what all of its runs are asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from iml.errors import InputError
+
+Bindings = Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The run that all runs of a study change something in. Names are those of gin files.
+
+    The files use the macros STORE_DIR, RUN_DIR, SEED and TRAIN_STEPS of a training run, and MODEL, OUTPUT_DIR and STORE_DIR
+    of an evaluation, as those that come with iml do.
+
+    Attributes:
+      name: what reports call it.
+      store_dir: the example store of training and evaluation.
+      train: gin files of iml.train.
+      evaluate: gin files of iml.evaluate.
+      prepare: gin files of iml.prepare, by which a store that is missing is made; () where it must exist.
+      train_bindings: further bindings of iml.train, as lines of a gin file.
+      evaluate_bindings: further bindings of iml.evaluate.
+    """
+
+    name: str
+    store_dir: str
+    train: Sequence[str]
+    evaluate: Sequence[str]
+    prepare: Sequence[str] = ()
+    train_bindings: Bindings = ()
+    evaluate_bindings: Bindings = ()
+
+    def __post_init__(self):
+        for name in ("train", "evaluate", "prepare", "train_bindings", "evaluate_bindings"):
+            object.__setattr__(self, name, _lines(getattr(self, name), f"Base.{name}"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Factor:
+    """What is varied.
+
+    Attributes:
+      name: what reports call it.
+      values: by the name of each value, the bindings of iml.train that make it; lines of a gin file, `include`
+        among them. "{NAME}" in a binding stands for the folder of the run NAME of `Design.before`.
+    """
+
+    name: str
+    values: Mapping[str, Bindings]
+
+    def __post_init__(self):
+        if not self.values:
+            raise InputError("needs at least one value", field="Factor.values")
+        values = {str(name): _lines(lines, "Factor.values") for name, lines in self.values.items()}
+        object.__setattr__(self, "values", values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """A study.
+
+    Attributes:
+      name: its folder's name.
+      title: what it asks, in a few words.
+      base: the run that it changes.
+      factors: what is varied; several make a grid.
+      seeds: of training; each setting is run with each, and all are asked the same prompts.
+      suites: by name, further bindings of iml.evaluate; each run is asked each of them.
+      baseline: the setting that the others are compared with; None for the first.
+      untuned: whether the untuned model is evaluated too; it is once for all studies of a base.
+      before: by name, bindings of iml.train of runs that others begin from, which are no settings themselves.
+      choose_checkpoint: evaluate all checkpoints of a run on the suite's validation split, draw the curve, and
+        ask the suites of the one that is best there (paper, section 4.1); otherwise of the last one.
+      published: which published figures stand beside the results: keys of `definitions/published.json`.
+      note: what a reader of the results must know.
+    """
+
+    name: str
+    title: str
+    base: Base
+    factors: Sequence[Factor]
+    seeds: Sequence[int] = (1234,)
+    suites: Mapping[str, Bindings] = dataclasses.field(default_factory=lambda: {"suite": ()})
+    baseline: str | None = None
+    untuned: bool = True
+    before: Mapping[str, Bindings] = dataclasses.field(default_factory=dict)
+    choose_checkpoint: bool = False
+    published: Sequence[str] = ()
+    note: str = ""
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise InputError(f"{self.name!r} cannot be a folder's name", field="Design.name")
+        for name in ("factors", "seeds", "published"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("factors", "seeds", "suites"):
+            if not getattr(self, name):
+                raise InputError("needs at least one entry", field=f"Design.{name}")
+        for name in ("suites", "before"):
+            lines = {key: _lines(value, f"Design.{name}") for key, value in getattr(self, name).items()}
+            object.__setattr__(self, name, lines)
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError("each may be named once", field="Design.seeds")
+        names = [setting.name for setting in self.settings()]
+        if self.baseline is None:
+            object.__setattr__(self, "baseline", names[0])
+        if self.baseline not in names:
+            remedy = f"The settings: {', '.join(names)}"
+            raise InputError(f"no setting {self.baseline!r}", field="Design.baseline", remedy=remedy)
+
+    def settings(self) -> list[Setting]:
+        """One of each combination of the factors' values, the last factor's changing fastest."""
+        return list(_settings(self.factors))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One value of each factor.
+
+    Attributes:
+      name: the values' names, which tables call it by.
+      values: by factor, the value's name.
+      bindings: the bindings of iml.train that make it.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    bindings: tuple[str, ...]
+
+
+#: What a gin file of a study may set.
+CONFIGURABLES = (Design, Base, Factor)
+
+
+def _settings(factors: Sequence[Factor]) -> Iterator[Setting]:
+    for chosen in itertools.product(*(factor.values for factor in factors)):
+        pairs = list(zip(factors, chosen, strict=True))
+        yield Setting(
+            ", ".join(chosen),
+            {factor.name: value for factor, value in pairs},
+            tuple(line for factor, value in pairs for line in factor.values[value]),
+        )
+
+
+def _lines(value: Sequence[str], field: str) -> tuple[str, ...]:
+    lines = (value,) if isinstance(value, str) else tuple(value)
+    for line in lines:
+        if not isinstance(line, str):
+            raise InputError(f"must be lines of a gin file, not {line!r}", field=field)
+    return lines

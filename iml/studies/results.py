@@ -1,0 +1,262 @@
+"""What a study's runs scored: means over seeds with intervals, and each setting's difference from the baseline.
+
+Scores are means of means as everywhere (paper, section 4.1). An interval is that of the bootstrap over examples;
+where a setting has several seeds these are drawn too, so that it tells what other examples and other seeds may
+give. Differences are paired: the same examples and seeds are drawn of both settings. A second p-value also draws
+the tasks of each category, which tells what other tasks of the same kind may give.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from iml.errors import InputError
+from iml.evaluation.reports.report import read_result
+from iml.evaluation.results.result import Result
+from iml.evaluation.scores.aggregation import cells, result_units
+from iml.evaluation.scores.comparison import RESAMPLES, difference_cells
+from iml.evaluation.scores.uncertainty import interval, p_value
+from iml.evaluation.scores.units import Unit, by_level, join_categories, mean
+from iml.studies.runs import Plan, Row
+from iml.studies.work import SCORES, read_failure, results_folder
+
+#: Cells of scores or differences by shots, as `aggregation` and `comparison` have them.
+Cells = Mapping[str, Mapping[str, Any]]
+#: Their name in a table: a level and a category; ("", "") for all, (level, "") for a level.
+Place = tuple[str, str]
+ALL: Place = ("", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A row of a study's table.
+
+    Attributes:
+      name: the setting.
+      values: by factor, its value; {} for an untuned model.
+      seeds: runs that are there, and how many there are to be.
+      problem: why one is missing, or "".
+      scores: by place, cells.
+      differences: by place, cells of the difference from the baseline; {} for the baseline itself.
+      behind: what the selected setting has more on average, with "low", "high" and "p"; {} for an untuned model.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    seeds: tuple[int, int]
+    problem: str
+    scores: Mapping[Place, Cells]
+    differences: Mapping[Place, Cells]
+    behind: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteResults:
+    """All settings on one suite.
+
+    Attributes:
+      suite: its name.
+      shots: numbers of demonstrations.
+      places: the columns: all, then each level with its categories.
+      rows: the settings.
+      selected: the setting that section 4.1's rule picks; None while there are no results.
+      tasks: how many tasks all results have.
+      left_out: tasks that some result lacks, which do not count.
+    """
+
+    suite: str
+    shots: tuple[int, ...]
+    places: tuple[Place, ...]
+    rows: tuple[Scored, ...]
+    selected: str | None
+    tasks: int
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures; nothing in it depends on when or how the runs were made."""
+
+        def by_name(found: Mapping[Place, Cells]) -> dict[str, Any]:
+            return {place_name(place): cells for place, cells in found.items()}
+
+        return {
+            "suite": self.suite,
+            "shots": list(self.shots),
+            "selected": self.selected,
+            "tasks": self.tasks,
+            "left_out": list(self.left_out),
+            "rows": [
+                {
+                    "name": row.name,
+                    "values": dict(row.values),
+                    "seeds": list(row.seeds),
+                    "problem": row.problem,
+                    "scores": by_name(row.scores),
+                    "differences": by_name(row.differences),
+                    "behind": dict(row.behind),
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def place_name(place: Place) -> str:
+    """`supervised/Summarization`, `supervised` or `all`."""
+    return "/".join(part for part in place if part) or "all"
+
+
+def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
+    """The results that are there.
+
+    Raises:
+      InputError: a result is damaged, or two of them have no task in common.
+    """
+    found = {row.name: _read(plan, row, suite) for row in plan.rows}
+    every = [set(result.scores["tasks"]) for by_seed in found.values() for result in by_seed.values()]
+    common = set.intersection(*every) if every else set()
+    if every and not common:
+        raise InputError("the runs' results have no task in common", path=plan.folder)
+    shots = tuple(next((r.scores["shots"] for by_seed in found.values() for r in by_seed.values()), ()))
+    units = {
+        name: {
+            seed: result_units(result.scores, result.predictions, common, resamples)
+            for seed, result in by_seed.items()
+        }
+        for name, by_seed in found.items()
+    }
+    whole = {name: _over_seeds(by_seed, tuple(by_seed)) for name, by_seed in units.items() if by_seed}
+    places = _places(next(iter(whole.values()), []))
+    picked = {row.name: _average(whole[row.name]) for row in plan.rows if row.name in whole and row.values}
+    order = list(picked)
+    selected = max(order, key=lambda name: (picked[name][0], -order.index(name)), default=None)
+    rows = []
+    for row in plan.rows:
+        behind = picked[selected] - picked[row.name] if row.name in picked else None
+        rows.append(
+            Scored(
+                row.name,
+                row.values,
+                (len(found[row.name]), len(row.runs)),
+                _problem(plan, row) if len(found[row.name]) < len(row.runs) else "",
+                _score_cells(whole.get(row.name, []), places, shots),
+                _differences(units, row.name, plan.design.baseline, places, shots),
+                {} if behind is None else _told(behind),
+            )
+        )
+    left_out = tuple(sorted(set.union(*every) - common)) if every else ()
+    return SuiteResults(suite, shots, places, tuple(rows), selected, len(common), left_out)
+
+
+def _read(plan: Plan, row: Row, suite: str) -> dict[int, Result]:
+    """By number of the seed, the results that are there."""
+    found = {}
+    for number, run in enumerate(row.runs):
+        folder = results_folder(plan.directory, run, row.evaluations[suite])
+        if (folder / SCORES).exists():
+            found[number] = read_result(folder, row.name)
+    return found
+
+
+def _over_seeds(by_seed: Mapping[int, Sequence[Unit]], seeds: Sequence[int]) -> list[Unit]:
+    """Units averaged over seeds; in each resample the seeds are drawn too, alike for all settings."""
+    if len(seeds) == 1:
+        return list(by_seed[seeds[0]])
+    joined = []
+    for units in zip(*(by_seed[seed] for seed in seeds), strict=True):
+        values = {}
+        for number in units[0].values:
+            scores = np.stack([unit.values[number] for unit in units])
+            resamples = scores.shape[1] - 1
+            drawn = np.random.default_rng(len(seeds)).integers(len(seeds), size=(len(seeds), resamples))
+            values[number] = np.concatenate(
+                [[scores[:, 0].mean()], np.take_along_axis(scores[:, 1:], drawn, axis=0).mean(axis=0)]
+            )
+        joined.append(dataclasses.replace(units[0], values=values))
+    return joined
+
+
+def _differences(
+    units: Mapping[str, Mapping[int, Sequence[Unit]]],
+    name: str,
+    baseline: str,
+    places: Sequence[Place],
+    shots: Sequence[int],
+) -> dict[Place, Cells]:
+    seeds = tuple(seed for seed in units[name] if seed in units[baseline])
+    if name == baseline or not seeds:
+        return {}
+    before, after = (_over_seeds(units[setting], seeds) for setting in (baseline, name))
+    pairs = zip(before, after, strict=True)
+    less = [dataclasses.replace(b, values={n: b.values[n] - a.values[n] for n in b.values}) for a, b in pairs]
+    return {
+        place: difference_cells(part, place_name(place), shots)
+        for place in places
+        if (part := _within(less, place))
+    }
+
+
+def _score_cells(units: Sequence[Unit], places: Sequence[Place], shots: Sequence[int]) -> dict[Place, Cells]:
+    return {
+        place: cells(mean(join_categories(part), place_name(place)), shots)
+        for place in places
+        if (part := _within(units, place))
+    }
+
+
+def _within(units: Sequence[Unit], place: Place) -> list[Unit]:
+    level, category = place
+    return [
+        unit
+        for unit in units
+        if (not level or unit.level == level) and (not category or unit.category == category)
+    ]
+
+
+def _places(units: Sequence[Unit]) -> tuple[Place, ...]:
+    levels = by_level(units)
+    found: list[Place] = [ALL] if units else []
+    for level, rows in levels.items():
+        found.append((level, ""))
+        found += [(level, category) for category in sorted({unit.category for unit in rows})]
+    return tuple(found)
+
+
+def _average(units: Sequence[Unit]) -> np.ndarray:
+    """[1 + resamples]: what settings are selected by, the mean over shots of the mean over all categories."""
+    whole = mean(join_categories(units), "all")
+    return np.mean([whole.values[number] for number in sorted(whole.values)], axis=0)
+
+
+def _told(values: np.ndarray) -> dict[str, Any]:
+    low, high = interval(values[1:])
+    return {"difference": float(values[0]), "low": low, "high": high, "p": p_value(values[1:])}
+
+
+def _problem(plan: Plan, row: Row) -> str:
+    by_name = {run.name: run for run in plan.runs}
+    failures = (read_failure(plan.directory, by_name[name]) for name in row.runs)
+    return next(filter(None, failures), "not finished")
+
+
+def find_result(plan: Plan, name: str, suite: str) -> Result:
+    """The result of a setting, a run or a folder of results.
+
+    Raises:
+      InputError: there is none of that name, or it is not finished.
+    """
+    rows = {row.name: row for row in plan.rows}
+    runs = {run: row for row in plan.rows for run in row.runs}
+    if name in rows:
+        run, row = rows[name].runs[0], rows[name]
+    elif name in runs:
+        run, row = name, runs[name]
+    elif pathlib.Path(name).is_dir():
+        return read_result(name, name)
+    else:
+        remedy = f"Settings: {', '.join(rows)}; runs: {', '.join(runs)}; or give a folder of results"
+        raise InputError(f"no setting, run or folder {name!r}", field="--compare", remedy=remedy)
+    return read_result(results_folder(plan.directory, run, row.evaluations[suite]), name)

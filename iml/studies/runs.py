@@ -1,0 +1,313 @@
+"""The runs that a study comes to, named by hashes of all that their results depend on.
+
+A run is what iml.train and iml.evaluate would be called with. Two settings that come to the same stream of
+examples, model and updates are one run, in whichever words and studies they were asked for; a setting that changes
+is another run, and what is finished of it is left alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from iml import configuration, evaluate, train
+from iml.data.store import ExampleStore
+from iml.data.stream import TrainStream
+from iml.data.vocabulary import Vocabulary
+from iml.errors import InputError
+from iml.studies.design import Base, Design, Setting
+from iml.training import flops
+
+#: Settings of iml.train that its results depend on, beside those that its fingerprints cover.
+_UPDATES = ("optimizer", "loss_scale", "steps", "microbatches")
+#: Settings of iml.evaluate that its results depend on, beside suite and store.
+_ASKED = ("bos", "dtype", "max_length", "seed")
+RUNS = "runs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a run is asked.
+
+    Attributes:
+      name: hash of what its scores depend on beside the model.
+      suite: what the study calls it.
+      files, bindings: of iml.evaluate, without model and folders.
+      best: whether it is asked of the checkpoint that is best on validation, or of the last.
+    """
+
+    name: str
+    suite: str
+    files: tuple[str, ...]
+    bindings: tuple[str, ...]
+    best: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run and its evaluations.
+
+    Attributes:
+      name: hash of what the model that it trains depends on.
+      title: the setting and seed that first asked for it.
+      files, bindings: of iml.train, without the run's folder.
+      steps: updates.
+      tokens: positions that it trains on.
+      flops: of training.
+      shape: what its speed depends on, for estimates from runs of the same shape.
+      begins_from: the run whose last parameters it begins from, or None.
+      evaluations: what it is asked.
+    """
+
+    name: str
+    title: str
+    files: tuple[str, ...]
+    bindings: tuple[str, ...]
+    steps: int
+    tokens: int
+    flops: float
+    shape: str
+    begins_from: str | None
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of the study's tables: a setting, or the untuned model.
+
+    Attributes:
+      name: what tables call it.
+      values: by factor, the name of its value; {} for an untuned model.
+      runs: names of its runs, one for each seed.
+      evaluations: by suite, the name of what its runs are asked.
+    """
+
+    name: str
+    values: Mapping[str, str]
+    runs: tuple[str, ...]
+    evaluations: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A study expanded.
+
+    Attributes:
+      design: the study.
+      directory: folder of all studies and runs.
+      rows: the untuned models, then the settings.
+      runs: each once, those that others begin from first.
+    """
+
+    design: Design
+    directory: pathlib.Path
+    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The study's own folder."""
+        return self.directory / self.design.name
+
+    def to_json(self) -> dict[str, Any]:
+        """The runs as workers read them."""
+        return {"directory": str(self.directory), "runs": [dataclasses.asdict(run) for run in self.runs]}
+
+
+def expand(design: Design, directory: pathlib.Path) -> Plan:
+    """All runs of a study; the store must exist.
+
+    Raises:
+      InputError: a file, binding or setting is wrong; or the store is missing.
+    """
+    maker = _Maker(design, directory)
+    before = {
+        name: maker.make(name, bindings, design.seeds[0], ()) for name, bindings in design.before.items()
+    }
+    maker.before = {name: run.name for name, run in before.items()}
+    asked = _evaluations(design, design.choose_checkpoint)
+    asked_untuned = _evaluations(design, best=False)
+    settings = design.settings()
+    runs = {
+        setting.name: tuple(maker.make(setting.name, setting.bindings, seed, asked) for seed in design.seeds)
+        for setting in settings
+    }
+    untuned = _untuned(maker, settings, asked_untuned) if design.untuned else []
+    rows = [Row(name, {}, _names(found), _by_suite(asked_untuned)) for name, found in untuned]
+    rows += [Row(s.name, s.values, _names(runs[s.name]), _by_suite(asked)) for s in settings]
+    first = [run for _, found in untuned for run in found]
+    # Seed by seed, so that a table of all settings can be drawn early.
+    by_seed = [runs[setting.name][i] for i in range(len(design.seeds)) for setting in settings]
+    every: dict[str, Run] = {}
+    for run in (*before.values(), *first, *by_seed):
+        every[run.name] = _join(every.get(run.name), run)
+    return Plan(design, directory, tuple(rows), tuple(every.values()))
+
+
+def from_json(record: Mapping[str, Any]) -> tuple[pathlib.Path, tuple[Run, ...]]:
+    """Directory and runs of a plan that was written down."""
+    runs = []
+    for entry in record["runs"]:
+        asked = tuple(
+            Evaluation(**{**e, "files": tuple(e["files"]), "bindings": tuple(e["bindings"])})
+            for e in entry["evaluations"]
+        )
+        lists = {name: tuple(entry[name]) for name in ("files", "bindings")}
+        runs.append(Run(**{**entry, **lists, "evaluations": asked}))
+    return pathlib.Path(record["directory"]), tuple(runs)
+
+
+class _Maker:
+    """Makes runs of one study."""
+
+    def __init__(self, design: Design, directory: pathlib.Path):
+        self.design, self.directory = design, directory
+        self.before: Mapping[str, str] = {}
+
+    def make(
+        self,
+        setting: str,
+        bindings: Iterable[str],
+        seed: int,
+        evaluations: Sequence[Evaluation],
+        untuned: bool = False,
+    ) -> Run:
+        """The run of a setting and a seed."""
+        base, begins_from = self.design.base, None
+        lines = [f"STORE_DIR = {base.store_dir!r}", *base.train_bindings, *bindings, f"SEED = {seed}"]
+        if untuned:
+            lines.append("TRAIN_STEPS = 0")
+        for name, run in self.before.items():
+            if any(f"{{{name}}}" in line for line in lines):
+                lines = [line.replace(f"{{{name}}}", str(self.directory / RUNS / run)) for line in lines]
+                begins_from = run
+        try:
+            folder = "RUN_DIR = 'run'"
+            given = configuration.arguments(
+                train.train, train.CONFIGURABLES, base.train, [*lines, folder], train.FLAGS
+            )
+            depends, shape = _trained(given, begins_from, untuned)
+        except InputError as error:
+            told = {name: getattr(error, name) for name in ("path", "line", "field", "remedy")}
+            raise InputError(f"in the setting {setting!r}: {error.problem}", **told) from error
+        steps, tokens = given["steps"], given["steps"] * given["batch_size"] * given["length"]
+        each = flops.flops_per_token(given["model"], given["length"], tuning=given["tuning"])
+        return Run(
+            name=_hash(depends),
+            title=f"{setting}, seed {seed}" if len(self.design.seeds) > 1 else setting,
+            files=base.train,
+            bindings=tuple(lines),
+            steps=steps,
+            tokens=tokens,
+            flops=tokens * each,
+            shape=_hash(shape),
+            begins_from=begins_from,
+            evaluations=tuple(evaluations),
+        )
+
+
+def _untuned(
+    maker: _Maker, settings: Sequence[Setting], evaluations: Sequence[Evaluation]
+) -> list[tuple[str, tuple[Run, ...]]]:
+    """The untuned models of all settings, each once, named by what its settings have in common."""
+    found: dict[tuple[str, ...], tuple[tuple[Run, ...], list[Setting]]] = {}
+    for setting in settings:
+        runs = tuple(
+            maker.make("untuned", setting.bindings, seed, evaluations, untuned=True)
+            for seed in maker.design.seeds
+        )
+        found.setdefault(_names(runs), (runs, []))[1].append(setting)
+    named = []
+    for runs, members in found.values():
+        common = [
+            value
+            for factor, value in members[0].values.items()
+            if all(member.values[factor] == value for member in members)
+        ]
+        named.append((", ".join(["untuned", *common]) if len(found) > 1 else "untuned", runs))
+    return named
+
+
+def _evaluations(design: Design, best: bool) -> tuple[Evaluation, ...]:
+    return tuple(_evaluation(design.base, suite, lines, best) for suite, lines in design.suites.items())
+
+
+def _evaluation(base: Base, suite: str, bindings: Sequence[str], best: bool) -> Evaluation:
+    lines = (f"STORE_DIR = {base.store_dir!r}", *base.evaluate_bindings, *bindings)
+    folders = ("MODEL = 'model'", "OUTPUT_DIR = 'results'")
+    given = configuration.arguments(
+        evaluate.evaluate, evaluate.CONFIGURABLES, base.evaluate, [*lines, *folders], evaluate.FLAGS
+    )
+    depends = {name: given[name] for name in _ASKED} | {"best": best}
+    depends |= {"suite": dataclasses.asdict(given["suite"]), "store": _store(given["store_dir"]).fingerprint}
+    return Evaluation(_hash(depends), suite, base.evaluate, lines, best)
+
+
+def _names(runs: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(run.name for run in runs)
+
+
+def _by_suite(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    return {evaluation.suite: evaluation.name for evaluation in evaluations}
+
+
+def _trained(given: Mapping[str, Any], begins_from: str | None, untuned: bool) -> tuple[Any, Any]:
+    """What the trained parameters depend on, and what speed does; JSON-able."""
+    model, tuning = given["model"], given["tuning"]
+    stream = TrainStream(
+        _store(given["store_dir"]),
+        _vocabulary(str(given["vocabulary_dir"])),
+        given["mixture"],
+        given["prompt_format"],
+        given["batch_size"],
+        given["length"],
+        seed=given["seed"],
+        segments=given["segments"],
+        target_budget=given["target_budget"],
+    )
+    prints = train.fingerprints(model, tuning, stream)
+    begin = begins_from or given["init_from"]
+    shape = {name: prints[name] for name in ("model", "tuning", "batch_size", "length", "target_budget")}
+    if untuned:
+        seed = given["seed"] if begin is None else None
+        return {
+            "model": prints["model"],
+            "vocabulary": prints["vocabulary"],
+            "init": begin,
+            "seed": seed,
+        }, shape
+    updates = {name: _plain(given[name]) for name in _UPDATES}
+    init = {"init": begin, "init_std": model.init_std if begin is None else None}
+    return {**prints, **updates, **init, "dtype": model.dtype}, shape
+
+
+def _join(first: Run | None, second: Run) -> Run:
+    """One run of two that train alike, asked what either is asked."""
+    if first is None:
+        return second
+    asked = {evaluation.name: evaluation for evaluation in (*first.evaluations, *second.evaluations)}
+    return dataclasses.replace(first, evaluations=tuple(asked.values()))
+
+
+def _plain(value: Any) -> Any:
+    return [type(value).__name__, dataclasses.asdict(value)] if dataclasses.is_dataclass(value) else value
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def _store(path: str) -> ExampleStore:
+    return ExampleStore(path)
+
+
+@functools.lru_cache(maxsize=8)
+def _vocabulary(path: str) -> Vocabulary:
+    return Vocabulary(path)
