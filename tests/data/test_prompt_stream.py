@@ -56,11 +56,10 @@ def make(tmp_path_factory):
     scheme = folder / "splits_all.json"
     scheme.write_text(json.dumps({"name": "all"}))
     vocabulary = write_vocabulary(folder / "vocabulary")
+    mixture = Mixture(str(scheme), tasks=("*", "dialogue.*"))
 
     def stream():
-        return TrainStream(
-            ExampleStore(store.path), vocabulary, Mixture(str(scheme)), FORMAT, batch_size=4, length=512
-        )
+        return TrainStream(ExampleStore(store.path), vocabulary, mixture, FORMAT, batch_size=4, length=512)
 
     return stream
 
