@@ -1,18 +1,25 @@
 """Time and memory of the loss over OPT's vocabulary, with its gradients: whole logits against chunks.
 
-    python benchmarks/loss.py [--widths=256,768] [--rows=2] [--length=1024] [--chunks=256,512,1024,2048]
-    python benchmarks/loss.py --topology=v5p:2x2x1 --widths=768,2048,4096 --rows=8 --length=2048 --dtype=bfloat16
+    python benchmarks/loss.py [--widths=768,2048,4096] [--rows=2] [--length=1024] [--targets=0.1] [--turns=5]
+    python benchmarks/loss.py --topology=v5p:2x2x1 --rows=8 --length=2048 --dtype=bfloat16
+    python benchmarks/loss.py --steps=125m [--topology=v5p:2x2x1] [--remat=full] ...
 
 Measured is the end of a training step alone: from hidden states and the token table to the loss and its gradients
-by both, at all positions and at a quarter of them (gathered targets). "scan, recomputed" is the usual way to save
-the logits' memory: a scan over chunks whose backward pass makes the logits again. The variants take turns; times
-are medians. With --topology nothing runs: each is compiled for one chip of a TPU slice, and its memory shown.
+by both, at all positions and at a share of them, gathered. "scan, recomputed" is the usual way to save the logits'
+memory: a scan over chunks whose backward pass makes the logits again. The variants take turns; times are medians,
+and the ratio is the median of the ratios to whole logits at all positions, turn by turn. With --topology nothing
+runs: each is compiled for one chip of a TPU slice, and its memory shown.
+
+With --steps it is the memory of a run's whole train step, with Adam, for models by name. Nothing runs: the step is
+compiled for this machine's device, or for a whole TPU slice over which the parameters are sharded.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -20,12 +27,76 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from iml.models import losses
+from iml.models.config import OPTConfig
+from iml.training.job import Job
+from iml.training.machines import tpu_devices
+from iml.training.mesh import MeshConfig, make_mesh
+from iml.training.optimizer import AdamConfig
+from iml.training.planner import step_of
+from iml.training.rules import PartitionRules
 
 VOCAB = 50272
+#: (layers, width, heads) of OPT's sizes.
+MODELS = {"125m": (12, 768, 12), "1.3b": (24, 2048, 32), "6.7b": (32, 4096, 32)}
+WHOLE = "whole logits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Where the loss is taken.
+
+    Attributes:
+      width: of the model.
+      rows: of the batch.
+      length: of a row.
+      share: of a row's positions that are learnt.
+      dtype: of the hidden states and of the products.
+    """
+
+    width: int
+    rows: int
+    length: int
+    share: float
+    dtype: str
+
+    @property
+    def learnt(self) -> int:
+        """Positions of a row that are learnt."""
+        return round(self.length * self.share)
+
+    @property
+    def positions(self) -> int:
+        """Positions of all rows at which the loss is taken."""
+        return self.rows * self.learnt
+
+    def arguments(self) -> list[jax.ShapeDtypeStruct]:
+        """Hidden states, token table, learnt places, their targets and weights."""
+        learnt = (self.rows, self.learnt)
+        return [
+            jax.ShapeDtypeStruct((self.rows, self.length, self.width), self.dtype),
+            jax.ShapeDtypeStruct((VOCAB, self.width), jnp.float32),
+            jax.ShapeDtypeStruct(learnt, jnp.int32),
+            jax.ShapeDtypeStruct(learnt, jnp.int32),
+            jax.ShapeDtypeStruct(learnt, jnp.float32),
+        ]
+
+    def draw(self) -> list[jax.Array]:
+        """Random arguments; the learnt places are a row's last."""
+        random = np.random.default_rng(0)
+        hidden, table, places, targets, weights = self.arguments()
+        last = np.arange(self.length - self.learnt, self.length)
+        return [
+            jnp.asarray(random.standard_normal(hidden.shape, np.float32), hidden.dtype),
+            jnp.asarray(0.02 * random.standard_normal(table.shape, np.float32)),
+            jnp.asarray(np.broadcast_to(last, places.shape), places.dtype),
+            jnp.asarray(random.integers(0, VOCAB, targets.shape), targets.dtype),
+            jnp.ones(weights.shape, weights.dtype),
+        ]
 
 
 def plain(hidden, table, targets, weights):
@@ -51,93 +122,144 @@ def chunked(*arguments, chunk):
     return losses.chunked_loss(*arguments, chunk=chunk)[0]
 
 
-def variants(chunks: list[int]) -> dict[str, Callable[..., Any]]:
-    """Losses by name."""
-    found: dict[str, Callable[..., Any]] = {"whole logits": plain}
-    for chunk in chunks:
+def variants(case: Case, chunks: list[int]) -> dict[str, Callable[..., Any]]:
+    """Losses by name. Of chunks that hold all positions only the smallest is taken."""
+    found: dict[str, Callable[..., Any]] = {WHOLE: plain}
+    fewer = [chunk for chunk in chunks if chunk < case.positions]
+    for chunk in fewer:
         found[f"chunks of {chunk}"] = functools.partial(chunked, chunk=chunk)
-    found[f"scan of {chunks[-1]}, recomputed"] = functools.partial(recomputed, chunk=chunks[-1])
+    if len(fewer) < len(chunks):
+        found["one chunk"] = functools.partial(chunked, chunk=case.positions)
+    if fewer:
+        chunk = math.gcd(fewer[-1], case.positions)
+        found[f"scan of {chunk}, recomputed"] = functools.partial(recomputed, chunk=chunk)
     return found
 
 
-def arguments_of(width: int, rows: int, length: int, dtype: str) -> list[jax.ShapeDtypeStruct]:
-    shape = (rows, length)
-    return [
-        jax.ShapeDtypeStruct((*shape, width), dtype),
-        jax.ShapeDtypeStruct((VOCAB, width), jnp.float32),
-        jax.ShapeDtypeStruct(shape, jnp.int32),
-        jax.ShapeDtypeStruct(shape, jnp.float32),
-    ]
+def differentiated(loss: Callable[..., Any], case: Case) -> Callable[..., Any]:
+    """The loss of a case's arguments and its gradients by hidden states and table."""
+
+    def value(hidden, table, places, targets, weights):
+        if case.share < 1:
+            hidden = jnp.take_along_axis(hidden, places[..., None], axis=1)
+        return loss(hidden, table, targets, weights)
+
+    return jax.value_and_grad(value, argnums=(0, 1))
 
 
-def compile_all(abstract: list[jax.ShapeDtypeStruct], chunks: list[int], device: Any) -> dict[str, Any]:
-    """Compiled losses with gradients, by name; the compiler's words where one has no room."""
+def compile_or_say(lowered: jax.stages.Lowered) -> Any:
+    """The program; None where the compiler finds no room for it."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+
+
+def compile_all(case: Case, chunks: list[int], device: Any) -> dict[str, Any]:
+    """A case's programs by name."""
     placed = jax.sharding.SingleDeviceSharding(device)
-    abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed) for leaf in abstract]
-    found = {}
-    for name, loss in variants(chunks).items():
-        try:
-            found[name] = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*abstract).compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            found[name] = str(error)
-    return found
+    abstract = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed) for leaf in case.arguments()]
+    return {
+        name: compile_or_say(jax.jit(differentiated(loss, case)).lower(*abstract))
+        for name, loss in variants(case, chunks).items()
+    }
 
 
-def measure(compiled: dict[str, Any], abstract: list[jax.ShapeDtypeStruct], turns: int) -> dict[str, float]:
-    """Median seconds by name."""
-    keys = jax.random.split(jax.random.key(0), 4)
-    hidden, table, targets, weights = abstract
-    arguments = (
-        jax.random.normal(keys[0], hidden.shape, hidden.dtype),
-        0.02 * jax.random.normal(keys[1], table.shape, table.dtype),
-        jax.random.randint(keys[2], targets.shape, 0, VOCAB),
-        jnp.ones(weights.shape, weights.dtype),
-    )
-    seconds: dict[str, list[float]] = {name: [] for name in compiled}
+def measure(compiled: dict[tuple[Case, str], Any], turns: int) -> dict[tuple[Case, str], list[float]]:
+    """Seconds of each turn, by case and name."""
+    arguments = {case: case.draw() for case, _ in compiled}
+    seconds: dict[tuple[Case, str], list[float]] = {key: [] for key in compiled}
     for turn in range(turns + 1):
-        for name, run in compiled.items():
+        for key, run in compiled.items():
             began = time.perf_counter()
-            jax.block_until_ready(run(*arguments))
+            jax.block_until_ready(run(*arguments[key[0]]))
             if turn:  # the first warms up
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+                seconds[key].append(time.perf_counter() - began)
+    return seconds
+
+
+def temporaries(program: Any) -> str:
+    """Gigabytes beside arguments and results."""
+    return "no room" if program is None else f"{program.memory_analysis().temp_size_in_bytes / 1e9:.3f}"
+
+
+def show_losses(given: argparse.Namespace) -> None:
+    """Prints one table a width: the loss alone."""
+    chunks = sorted(map(int, given.chunks.split(",")))
+    device = tpu_devices(given.topology)[0] if given.topology else jax.devices()[0]
+    for width in map(int, given.widths.split(",")):
+        cases = [Case(width, given.rows, given.length, share, given.dtype) for share in (1.0, given.targets)]
+        compiled = {
+            (case, name): run for case in cases for name, run in compile_all(case, chunks, device).items()
+        }
+        seconds = {} if given.topology else measure(compiled, given.turns)
+        table = Table("loss", "positions", "GB beside arguments and results", "seconds", "ratio")
+        table.title = f"width {width}, {given.dtype}, {device.device_kind}"
+        for case in cases:
+            for name in (name for each, name in compiled if each is case):
+                took = ratio = "-"
+                if seconds:
+                    mine, whole = seconds[case, name], seconds[cases[0], WHOLE]
+                    took = f"{statistics.median(mine):.3f}"
+                    ratio = f"{statistics.median(map(float.__truediv__, mine, whole)):.2f}"
+                table.add_row(name, str(case.positions), temporaries(compiled[case, name]), took, ratio)
+            table.add_section()
+        Console(width=100).print(table)
+
+
+def show_steps(given: argparse.Namespace) -> None:
+    """Prints the whole train steps' memory."""
+    devices = tpu_devices(given.topology) if given.topology else jax.devices()[:1]
+    sizes = MeshConfig(data=1, fsdp=-1)
+    mesh = make_mesh(sizes, devices)
+    table = Table("model", "loss", "positions learnt a device", "GB of temporaries a device")
+    table.title = f"{len(devices)} x {devices[0].device_kind}, {given.dtype}, remat {given.remat}"
+    chunks = [None, *sorted(map(int, given.chunks.split(",")))]
+    for name in given.steps.split(","):
+        layers, width, heads = MODELS[name]
+        shape = {"num_layers": layers, "embed_dim": width, "num_heads": heads, "max_positions": given.length}
+        model = OPTConfig(**shape, dtype=given.dtype, remat=given.remat)
+        for budget in (None, round(given.length * given.targets)):
+            for chunk in chunks:
+                job = Job(
+                    model=model,
+                    optimizer=AdamConfig(),
+                    mesh=sizes,
+                    rules=PartitionRules(),
+                    steps=10,
+                    batch_size=given.rows * len(devices),
+                    length=given.length,
+                    microbatches=1,
+                    segments=64,
+                    target_budget=budget,
+                    loss_chunk=chunk,
+                )
+                train_step, abstract = step_of(job, mesh)
+                used = temporaries(compile_or_say(train_step.lower(*abstract)))
+                loss = f"chunks of {chunk}" if chunk else WHOLE
+                table.add_row(name, loss, str(given.rows * (budget or given.length)), used)
+        table.add_section()
+    Console(width=100).print(table)
 
 
 def main() -> None:
-    """Measures and prints one table a width."""
+    """Measures and prints the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--widths", default="256,768")
-    parser.add_argument("--chunks", default="256,512,1024,2048")
+    parser.add_argument("--widths", default="768,2048,4096")
+    parser.add_argument("--chunks", default="512,1024", help="positions whose logits are held at a time")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--topology")
+    parser.add_argument("--topology", help="compile for a TPU slice such as v5p:2x2x1; nothing runs")
+    parser.add_argument("--steps", help=f"whole train steps of some of {', '.join(MODELS)}")
+    parser.add_argument("--remat", default="none", help="of whole steps; see OPTConfig")
+    parser.add_argument("--targets", type=float, default=0.1, help="share of the positions that is gathered")
     for name, default in (("rows", 2), ("length", 1024), ("turns", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    device = jax.devices()[0]
-    if given.topology:
-        from iml.training.machines import tpu_devices
-
-        device = tpu_devices(given.topology)[0]
-    for width in map(int, given.widths.split(",")):
-        table = Table("loss", "positions", "GB beside arguments and results", "seconds")
-        table.title = f"width {width}, {given.dtype}, {device.device_kind}"
-        for length in (given.length, given.length // 4):
-            chunks = [c for c in map(int, given.chunks.split(",")) if c <= given.rows * length]
-            abstract = arguments_of(width, given.rows, length, given.dtype)
-            compiled = compile_all(abstract, chunks, device)
-            seconds = {} if given.topology else measure(compiled, abstract, given.turns)
-            for name, program in compiled.items():
-                used = "no room"
-                if not isinstance(program, str):
-                    used = f"{program.memory_analysis().temp_size_in_bytes / 1e9:.3f}"
-                took = f"{seconds[name]:.3f}" if name in seconds else "-"
-                table.add_row(name, str(given.rows * length), used, took)
-            table.add_section()
-        Console(width=100).print(table)
+    (show_steps if given.steps else show_losses)(given)
 
 
 if __name__ == "__main__":
