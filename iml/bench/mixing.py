@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from iml.bench.card import BENCHMARKS, TaskCard
-from iml.bench.subsets import CategorySubset, TaskSubset
+from iml.bench.subsets import CategorySubset, ExampleSubset, TaskSubset
 from iml.errors import InputError
 
 #: Sources outside the benchmark families, which take part where they are named.
@@ -37,6 +37,7 @@ class Mixture:
       tasks: patterns of the task names to take.
       exclude: patterns of the task names to leave out.
       subset: which of those tasks to take, benchmarks of `extra_shares` aside; None for all.
+      examples: which examples of those tasks may be drawn; None for all.
       epoch_size: draws in an epoch; None for the number of examples, each task capped at `eps`.
     """
 
@@ -48,6 +49,7 @@ class Mixture:
     tasks: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
     subset: TaskSubset | CategorySubset | None = None
+    examples: ExampleSubset | None = None
     epoch_size: int | None = None
 
     def __post_init__(self):
@@ -104,6 +106,23 @@ class Mixture:
         inside = self.subset.select({name: cards[name] for name in chosen if name not in extra}, validated)
         return tuple(sorted(extra.union(inside)))
 
+    def sizes(self, tasks: Mapping[str, tuple[str, int]]) -> dict[str, int]:
+        """How many examples of each task may be drawn, sorted by name.
+
+        With `examples` that is 0 for a task without a rate, or with no share of the total.
+
+        Args:
+          tasks: (benchmark, number of examples) by task name.
+
+        Raises:
+          InputError: as `counts`.
+        """
+        having = {name: number for name, (_, number) in sorted(tasks.items())}
+        if self.examples is None:
+            return having
+        rates = dataclasses.replace(self, epoch_size=None).counts(tasks)
+        return dict.fromkeys(having, 0) | self.examples.sizes(having, rates)
+
     def counts(self, tasks: Mapping[str, tuple[str, int]]) -> dict[str, int]:
         """Draws of every task in an epoch, of tasks with a positive rate only, sorted by name.
 
@@ -111,7 +130,7 @@ class Mixture:
         its exact rate times the epoch size rounded down or up (largest remainder).
 
         Args:
-          tasks: (benchmark, number of examples) by task name.
+          tasks: (benchmark, number of examples that may be drawn) by task name.
 
         Raises:
           InputError: an unknown benchmark is named, nothing has a positive rate, or the epoch is too short.
@@ -186,7 +205,7 @@ class Mixture:
 
 
 #: What a gin file may set of a mixture; to be known wherever `Mixture` is.
-CONFIGURABLES = (Mixture, TaskSubset, CategorySubset)
+CONFIGURABLES = (Mixture, TaskSubset, CategorySubset, ExampleSubset)
 
 
 def _apportion(

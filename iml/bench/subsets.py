@@ -1,8 +1,8 @@
-"""Subsets of a mixture's tasks, for studies of how results grow with tasks and with categories.
+"""Subsets of a mixture's tasks and examples, for studies of how results grow with them.
 
 After OPT-IML, section 4.3 (tables 16 and 17): random sets of 16, 64, 256 and 1,024 tasks, each within the next,
 and the tasks of the largest 4, 16 and 64 categories; those that the study is evaluated on as supervised are in
-every one.
+every one. Less of each task follows the studies of which arXiv 2308.10792 tells, sections 8.4 and 8.5.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import dataclasses
 import difflib
 import fnmatch
 import hashlib
+import heapq
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from iml.bench.card import TaskCard
 from iml.bench.categories import categories
@@ -94,6 +96,58 @@ class CategorySubset:
         others = sorted(tasks.keys() - first, key=lambda category: (-tasks[category], category))
         chosen = first | set(others[: self.size - len(first)])
         return tuple(sorted(name for name, card in cards.items() if card.category in chosen))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleSubset:
+    """How many examples of each task may be drawn; those of a smaller set lie within a larger one's.
+
+    One of `share` and `total` is given. Which examples a task's are hangs on the seed, the task's name, its
+    number of examples and their places in the store.
+
+    Attributes:
+      share: fraction of every task's examples, rounded, but at least one.
+      total: so many over all tasks, in proportion to the mixture's rates; a task gets no more than it has, and
+        may get none.
+      seed: another seed draws others.
+    """
+
+    share: float | None = None
+    total: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if (self.share is None) == (self.total is None):
+            raise InputError("needs one of the two", field="ExampleSubset.share, ExampleSubset.total")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise InputError(f"must be above 0 and at most 1, not {self.share}", field="ExampleSubset.share")
+        if self.total is not None and self.total < 1:
+            raise InputError(f"must be at least 1, not {self.total}", field="ExampleSubset.total")
+
+    def sizes(self, examples: Mapping[str, int], rates: Mapping[str, int]) -> dict[str, int]:
+        """Examples of each task that are in the set, for the tasks with a rate.
+
+        Args:
+          examples: how many each task has.
+          rates: what `total` is shared out by, positive.
+        """
+        if self.share is not None:
+            share = Fraction(str(self.share))
+            return {name: max(1, int(share * examples[name] + Fraction(1, 2))) for name in rates}
+        # Webster's method, one example after the other: unlike with largest remainders, nobody has fewer of more.
+        sizes = dict.fromkeys(rates, 0)
+        waiting = [(-rate, name) for name, rate in rates.items() if examples[name]]
+        heapq.heapify(waiting)
+        for _ in range(self.total):
+            if not waiting:
+                break
+            name = waiting[0][1]
+            sizes[name] += 1
+            if sizes[name] < examples[name]:
+                heapq.heapreplace(waiting, (-rates[name] / (2 * sizes[name] + 1), name))
+            else:
+                heapq.heappop(waiting)
+        return sizes
 
 
 def _check(subset: TaskSubset | CategorySubset) -> None:

@@ -39,13 +39,15 @@ class StreamPlan:
 
     Attributes:
       counts: draws of each task in an epoch, all positive.
-      rows: rows that each task has.
+      rows: rows that each task has, of those that may be drawn.
       seed: seed of the order.
+      within: which rows those are, int64 ascending, of the tasks of which not all may be drawn.
     """
 
     counts: Mapping[str, int]
     rows: Mapping[str, int]
     seed: int
+    within: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not self.counts:
@@ -53,6 +55,9 @@ class StreamPlan:
         for name, count in self.counts.items():
             if count < 1 or self.rows.get(name, 0) < 1:
                 raise InputError(f"task {name} has {count} draws of {self.rows.get(name, 0)} rows")
+        for name, rows in self.within.items():
+            if len(rows) != self.rows.get(name):
+                raise InputError(f"task {name} has {len(rows)} rows to draw, not {self.rows.get(name)}")
 
     @functools.cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -94,5 +99,10 @@ class StreamPlan:
             hash64(self.seed, self.tasks[t], w) for t, w in zip(task.tolist(), walk.tolist(), strict=True)
         ]
         row = permute(step, self._rows[task], np.array(walk_keys, np.uint64))
+        for number_of_task in set(task.tolist()) if self.within else ():
+            rows = self.within.get(self.tasks[number_of_task])
+            if rows is not None:
+                drawn = task == number_of_task
+                row[drawn] = rows[row[drawn]]
         columns = (number.tolist(), epoch.tolist(), task.tolist(), row.tolist())
         return [Draw(*values) for values in zip(*columns, strict=True)]

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from iml.bench.mixing import Mixture
+from iml.data import restricting
 from iml.data.batches import Batch, Placed, make_batch
 from iml.data.packing import RowLimits, choose, pool_is_full
 from iml.data.plan import Draw, StreamPlan
@@ -100,6 +101,7 @@ class TrainStream:
     Attributes:
       tasks: task names, in the order of `task_ids`.
       plan: which example is the n-th draw.
+      examples: by task, how many of its examples may be drawn.
       limits: what a row holds.
       cache: documents that were made at an earlier time, or None.
     """
@@ -151,8 +153,15 @@ class TrainStream:
         }
         chosen = mixture.select({name: entry.card for name, entry in train.items()})
         sizes = {name: (train[name].card.benchmark, train[name].splits["train"].examples) for name in chosen}
-        counts = mixture.counts(sizes)
-        self.plan = StreamPlan(counts, {name: train[name].splits["train"].rows for name in counts}, seed)
+        self.examples = mixture.sizes(sizes)
+        counts = mixture.counts({name: (sizes[name][0], number) for name, number in self.examples.items()})
+        within = {
+            name: restricting.rows_within(store, name, self.examples[name], mixture.examples.seed)
+            for name in counts
+            if self.examples[name] < sizes[name][1]
+        }
+        rows = {name: len(within.get(name, range(train[name].splits["train"].rows))) for name in counts}
+        self.plan = StreamPlan(counts, rows, seed, within)
         self.tasks = self.plan.tasks
         self._reported: set[str] = set()
         self.cache = None if cache_dir is None else TokenCache(cache_dir, self.documents_fingerprint)
@@ -160,17 +169,18 @@ class TrainStream:
     @functools.cached_property
     def documents_fingerprint(self) -> str:
         """Hash over all that the documents of draws depend on."""
-        return _hash(
-            {
-                "version": VERSION,
-                "seed": self.seed,
-                "length": self.length,
-                "counts": dict(self.plan.counts),
-                "tasks": {name: self.store.tasks[name].fingerprint for name in self.tasks},
-                "format": dataclasses.asdict(self.prompt_format),
-                "vocabulary": self.vocabulary.fingerprint,
-            }
-        )
+        parts = {
+            "version": VERSION,
+            "seed": self.seed,
+            "length": self.length,
+            "counts": dict(self.plan.counts),
+            "tasks": {name: self.store.tasks[name].fingerprint for name in self.tasks},
+            "format": dataclasses.asdict(self.prompt_format),
+            "vocabulary": self.vocabulary.fingerprint,
+        }
+        if self.plan.within:
+            parts["within"] = restricting.fingerprint(self.plan.within)
+        return _hash(parts)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -240,7 +250,9 @@ class TrainStream:
             try:
                 example = self.store.read(task, "train", draw.row)
                 shots = self.prompt_format.draw_shots(draws)
-                shown = find_demonstrations(self.store, task, "train", example, shots, draws)
+                shown = find_demonstrations(
+                    self.store, task, "train", example, shots, draws, self.plan.within.get(task)
+                )
             except InputError as error:
                 if self.strict:
                     raise
