@@ -31,6 +31,7 @@ from iml.training import tunings
 from iml.training.loss_scale import LossScale, check_dtype
 from iml.training.mesh import MeshConfig
 from iml.training.optimizer import AdamConfig, Lomo
+from iml.training.packed import Packing
 from iml.training.rules import PartitionRules
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ CONFIGURABLES = (
     LossScale,
     MeshConfig,
     PartitionRules,
+    Packing,
     Suite,
     Decoding,
     *tunings.CONFIGURABLES,
@@ -96,6 +98,7 @@ def train(
     data_threads: int = 2,
     segments: int = 64,
     target_budget: int | None = None,
+    packing: Packing = Packing(),  # noqa: B008
     cache_dir: str | None = None,
     strict: bool = False,
     leak_probe: bool = True,
@@ -123,7 +126,7 @@ def train(
       vocabulary_dir: folder of the BPE's two files.
       run_dir: folder of the run; one that holds a run is gone on with.
       mixture: which tasks, and how much of each.
-      steps: updates of the whole run.
+      steps: updates of the whole run; 0 writes the untuned model and ends.
       batch_size: packed rows in a batch, over all devices and microbatches.
       length: positions of a row.
       init_from: None for random parameters, or a folder of iml or of Hugging Face's OPT; with LoRA also one
@@ -144,6 +147,7 @@ def train(
       segments: documents that a row may hold.
       target_budget: tokens to be learnt that a row may hold; the loss is then taken at so many positions
         instead of all. None for no limit.
+      packing: what the model sees of the documents that share a row.
       cache_dir: where --cache_tokens keeps token ids; what it lacks is made when it is drawn.
       strict: end where an example cannot be read, instead of leaving it out.
       leak_probe: check at the start that packed documents do not see each other.
@@ -176,13 +180,13 @@ def train(
     from iml.data.vocabulary import Vocabulary
 
     console = Console()
-    for name, value in (
-        ("steps", steps),
-        ("checkpoint_period", checkpoint_period),
-        ("log_period", log_period),
+    for name, value, least in (
+        ("steps", steps, 0),
+        ("checkpoint_period", checkpoint_period, 1),
+        ("log_period", log_period, 1),
     ):
-        if value < 1:
-            raise InputError(f"must be at least 1, not {value}", field=f"train.{name}")
+        if value < least:
+            raise InputError(f"must be at least {least}, not {value}", field=f"train.{name}")
     if (eval_suite is None) != (eval_period is None):
         raise InputError("must be given together", field="train.eval_suite, train.eval_period")
     if eval_period is not None and eval_period < 1:
@@ -273,11 +277,12 @@ def train(
             log_period=log_period,
             data_threads=data_threads,
             watch=watch,
+            packing=packing,
             eval_period=eval_period,
             meta={
                 "model": model.to_json(),
                 "tuning": tunings.to_json(tuning),
-                "fingerprints": fingerprints(model, tuning, stream),
+                "fingerprints": fingerprints(model, tuning, stream, packing),
                 "config": configuration.operative(),
             },
         )
@@ -323,9 +328,11 @@ def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: 
         )
         checkpoints.write_config(folder / "model.json", setup.model.config)
         checkpoints.copy_vocabulary(vocabulary_dir, folder / "vocabulary")
-    if leak_probe:
+    if leak_probe and setup.packing.document_mask:
         leak_probe_lib.probe(setup.model, join(state.params, frozen), setup.mesh, setup.stream.length)
         say(f"attention {setup.model.config.attention!r}: packed documents do not see each other")
+    elif leak_probe:
+        say(f"the leak probe is skipped: {setup.packing}")
     return loop.Trainer(setup, state, frozen, stream_state, console).run()
 
 
@@ -351,6 +358,7 @@ def plan_of(setup: Setup) -> dict[str, Any]:
         "processes": jax.process_count(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "attention": setup.model.config.attention,
+        "packing": dataclasses.asdict(setup.packing),
         "parameters": setup.model.config.num_parameters(),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _LIBRARIES},
@@ -408,6 +416,7 @@ def _describe(console: Console, setup: Setup, dry_run: bool) -> None:
         f"mesh {shape} on {jax.device_count()} x {jax.devices()[0].device_kind}, "
         f"{jax.process_count()} process(es)"
     )
+    console.print(f"attention {setup.model.config.attention!r}: {setup.packing}")
     console.print(
         f"model of {setup.model.config.num_parameters():,} parameters, {setup.model.config.dtype}; "
         f"{setup.steps} steps of {stream.batch_size} x {stream.length} positions in "
@@ -431,7 +440,7 @@ def _task_table(stream: TrainStream) -> Table:
     table = Table("task", "category", "examples", "draws in an epoch", "share", title="tasks")
     for name, count in stream.plan.counts.items():
         entry = stream.store.tasks[name]
-        examples = entry.splits["train"].examples
+        examples = stream.examples[name]
         share = f"{count / stream.plan.epoch_size:.3%}"
         table.add_row(name, entry.card.category, f"{examples:,}", f"{count:,}", share)
     return table
@@ -479,7 +488,12 @@ def _whole_number(text: str | bool, flag: str) -> int:
     return int(text)
 
 
-def fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream) -> dict[str, Any]:
+def fingerprints(
+    model: OPTConfig,
+    tuning: tunings.Settings,
+    stream: TrainStream,
+    packing: Packing = Packing(),  # noqa: B008 (frozen)
+) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
     shape = {name: value for name, value in model.to_json().items() if name not in _FREE}
     plan = json.dumps([dict(stream.plan.counts), dict(stream.plan.rows)], sort_keys=True)
@@ -496,6 +510,7 @@ def fingerprints(model: OPTConfig, tuning: tunings.Settings, stream: TrainStream
                 "vocabulary": stream.vocabulary.fingerprint[:16],
                 "mixture": hashlib.blake2b(plan.encode(), digest_size=8).hexdigest(),
                 "stream": stream.fingerprint,
+                **({} if packing == Packing() else {"packing": dataclasses.asdict(packing)}),
             }
         )
     )

@@ -296,10 +296,11 @@ def check_fingerprints(path: str, saved: Mapping[str, Any], current: Mapping[str
     Raises:
       InputError: names every setting that differs.
     """
-    differing = [name for name in current if saved.get(name) != current[name]]
+    names = dict.fromkeys([*current, *saved])
+    differing = [name for name in names if saved.get(name) != current.get(name)]
     if not differing:
         return
-    details = "; ".join(f"{name}: {_shown(saved.get(name), current[name])}" for name in differing)
+    details = "; ".join(f"{name}: {_shown(saved.get(name), current.get(name))}" for name in differing)
     raise InputError(
         f"this run was begun with other settings ({details})",
         path=path,

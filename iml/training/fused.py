@@ -21,6 +21,7 @@ from iml.training import partition
 from iml.training import step as step_lib
 from iml.training.objective import Batch, Metrics, make_objective
 from iml.training.optimizer import Lomo, make_schedule
+from iml.training.packed import Packing
 from iml.training.step import Layout, TrainState
 
 Step = Callable[[TrainState, Any, Batch, jax.Array], tuple[TrainState, Metrics]]
@@ -37,6 +38,7 @@ def make_step(
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
     loss_chunk: int | None = None,
+    packing: Packing = Packing(),  # noqa: B008 (frozen)
 ) -> Step:
     """The compiled step that an optimiser's settings ask for; see `step.make_train_step`.
 
@@ -49,7 +51,7 @@ def make_step(
       InputError: LOMO with microbatches, loss scaling or frozen parameters.
     """
     schedule = make_schedule(config, steps)
-    of_loss = (task_benchmarks, benchmarks, loss_chunk)
+    of_loss = (task_benchmarks, benchmarks, loss_chunk, packing)
     if not isinstance(config, Lomo):
         return step_lib.make_train_step(model, optimizer, schedule, layout, mesh, microbatches, *of_loss)
     for clash, field, remedy in (
@@ -71,6 +73,7 @@ def make_fused_step(
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
     loss_chunk: int | None = None,
+    packing: Packing = Packing(),  # noqa: B008 (frozen)
 ) -> Step:
     """LOMO's step, compiled; arguments and metrics are those of `step.make_train_step`, there being nothing frozen.
 
@@ -93,10 +96,10 @@ def make_fused_step(
         layer_keys, ends_key = (None, None) if keys is None else (keys[:-1], keys[-1])
         layers = state.params["layers"]
         ends = {name: tree for name, tree in state.params.items() if name != "layers"}
-        segment_ids, documents = batch["segment_ids"], batch["task_ids"].shape[1]
+        (segment_ids, positions), documents = packing.seen(batch), batch["task_ids"].shape[1]
 
         def enter(ends):
-            return model.enter(ends, batch["tokens"], batch["positions"], ends_key)
+            return model.enter(ends, batch["tokens"], positions, ends_key)
 
         def leave(ends, x):
             return objective(ends, model.leave(ends, x), batch)

@@ -30,6 +30,7 @@ from iml.training import (
 )
 from iml.training.distributed import REQUEUE
 from iml.training.fused import make_step
+from iml.training.packed import Packing
 from iml.training.rules import PartitionRules
 from iml.training.tuning import Tuning, join
 
@@ -61,6 +62,7 @@ class Setup:
       data_threads: threads that make batches.
       meta: what every checkpoint says besides step and stream: model, fingerprints, gin text.
       watch: over the other processes of the run.
+      packing: what the model sees of a row's documents.
       evaluate: evaluates all parameters at a step, and gives scores to record; None for no evaluation.
       eval_period: steps between evaluations; the untuned model and the last step are evaluated too.
     """
@@ -84,6 +86,7 @@ class Setup:
     data_threads: int
     meta: Mapping[str, Any]
     watch: distributed.Watch | None = None
+    packing: Packing = Packing()  # noqa: RUF009 (frozen)
     evaluate: Callable[[int, Any], Mapping[str, float]] | None = None
     eval_period: int | None = None
 
@@ -121,6 +124,10 @@ class Trainer:
         """
         setup, done = self._setup, self._stream_state.step
         if done >= setup.steps:
+            if not checkpoints.complete_steps(setup.run_dir):
+                with contextlib.closing(checkpoints.Checkpoints(setup.run_dir, setup.keep)) as keeper:
+                    checkpoints.save_frozen(setup.run_dir, self._frozen)
+                    self._save(keeper, done)
             if self._must_evaluate(done):
                 # A run that was killed while its last step was evaluated.
                 setup.evaluate(done, join(self._state.params, self._frozen))
@@ -218,6 +225,7 @@ def compile_step(setup: Setup):
         [names.index(stream.store.tasks[task].card.benchmark) for task in stream.tasks],
         len(names),
         setup.loss_chunk,
+        setup.packing,
     )
 
 

@@ -19,6 +19,7 @@ from iml.errors import InputError
 from iml.models.opt import OPT
 from iml.training import loss_scale, partition
 from iml.training.objective import Batch, Metrics, make_objective
+from iml.training.packed import Packing
 from iml.training.rules import PartitionRules
 from iml.training.tuning import Tuning, join
 
@@ -127,6 +128,7 @@ def make_gradients(
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
     loss_chunk: int | None = None,
+    packing: Packing = Packing(),  # noqa: B008 (frozen)
 ) -> Callable[..., tuple[Any, Metrics]]:
     """The gradient of the loss of a global batch, and its metrics.
 
@@ -134,6 +136,7 @@ def make_gradients(
       microbatches: parts into which every device's rows are cut, computed one after the other; their gradients are
         added in float32.
       task_benchmarks: see `make_objective`, as `benchmarks` and `loss_chunk`.
+      packing: what the model sees of a row's documents.
 
     Returns:
       A function of (trained parameters, frozen ones, batch, key for dropout, loss scale), which gives the loss's
@@ -148,8 +151,7 @@ def make_gradients(
         hidden = model.hidden(
             params,
             batch["tokens"],
-            batch["segment_ids"],
-            batch["positions"],
+            *packing.seen(batch),
             dropout_key=key,
             documents=batch["task_ids"].shape[1],
         )
@@ -197,6 +199,7 @@ def make_train_step(
     task_benchmarks: Sequence[int] = (0,),
     benchmarks: int = 1,
     loss_chunk: int | None = None,
+    packing: Packing = Packing(),  # noqa: B008 (frozen)
 ) -> Callable[[TrainState, Any, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """The compiled step (state, frozen parameters, batch, run's key) -> (state, metrics).
 
@@ -206,7 +209,8 @@ def make_train_step(
     loss scaling (`optimizer` comes from `loss_scale.guard`) also `loss_scale` and `skipped`, 1 where the update was
     left out, whose `grad_norm` is 0.
     """
-    gradients = make_gradients(model, layout, mesh, microbatches, task_benchmarks, benchmarks, loss_chunk)
+    of_loss = (task_benchmarks, benchmarks, loss_chunk, packing)
+    gradients = make_gradients(model, layout, mesh, microbatches, *of_loss)
     whole, rows = partition.replicated(mesh), partition.shard_batch(mesh)
 
     def train_step(
