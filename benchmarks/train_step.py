@@ -12,6 +12,9 @@ The two run in processes of their own that take turns, step by step; the one tha
 are medians and the ratio of iml's tokens/s to the peer's, over the steps after the first two of each. The ratio of
 the processors' seconds stands beside it, for a machine that others use as well: with --threads=1 those hardly
 depend on the others.
+
+The last columns are the difference of the two losses before any update, which tells whether both compute the same,
+and the largest of all steps: there rounding has grown, see docs/training_speed.md.
 """
 
 from __future__ import annotations
@@ -200,7 +203,7 @@ class Worker:
 
 
 def measure(case: Case, repeats: int, scratch: pathlib.Path) -> dict[str, Any]:
-    """Both sides' median seconds a step, tokens/s, their ratio, and the largest difference of the losses."""
+    """Both sides' median seconds a step, tokens/s, their ratio, and the differences of the losses."""
     weights = str(scratch / f"{case.model}_{case.targets}_{case.peer}")
     workers: dict[str, Worker] = {}
     try:
@@ -238,6 +241,7 @@ def measure(case: Case, repeats: int, scratch: pathlib.Path) -> dict[str, Any]:
         "ratio": statistics.median(ratios),
         "ratio_least": min(ratios),
         "ratio_most": max(ratios),
+        "first_loss_difference": differences[0],
         "loss_difference": max(differences),
         "load": os.getloadavg()[0],
     }
@@ -268,8 +272,8 @@ def main() -> None:
         "ratio",
         "by processor",
     )
-    print("|", " | ".join((*columns, "loss difference")), "|")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|", " | ".join((*columns, "first loss difference", "largest")), "|")
+    print("|---" * (len(columns) + 2) + "|")
     with tempfile.TemporaryDirectory() as scratch:
         for model in arguments.models.split(","):
             for targets in map(float, arguments.targets.split(",")):
@@ -282,7 +286,7 @@ def main() -> None:
                         f"| {one['iml_tokens_per_second']:,.0f} | {one['torch_tokens_per_second']:,.0f} "
                         f"| {one['ratio']:.2f} ({one['ratio_least']:.2f} to {one['ratio_most']:.2f}) "
                         f"| {one['torch_processor_seconds'] / one['iml_processor_seconds']:.2f} "
-                        f"| {one['loss_difference']:.1e} |",
+                        f"| {one['first_loss_difference']:.1e} | {one['loss_difference']:.1e} |",
                         flush=True,
                     )
     if arguments.output:
