@@ -22,6 +22,7 @@ from iml.bench import mixing
 from iml.bench.mixing import Mixture
 from iml.data import prompts
 from iml.data.prompts import PromptFormat
+from iml.data.settings import plain
 from iml.errors import InputError
 from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.suites import Suite
@@ -506,7 +507,7 @@ def fingerprints(
                 "length": stream.length,
                 "target_budget": stream.limits.targets,
                 "seed": stream.seed,
-                "prompt_format": dataclasses.asdict(stream.prompt_format),
+                "prompt_format": plain(stream.prompt_format),
                 "vocabulary": stream.vocabulary.fingerprint[:16],
                 "mixture": hashlib.blake2b(plan.encode(), digest_size=8).hexdigest(),
                 "stream": stream.fingerprint,

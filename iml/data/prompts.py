@@ -15,9 +15,11 @@ from iml.bench.card import Example, TaskCard
 from iml.data.chain_of_thought import ChainOfThought, has_thought
 from iml.data.checks import as_strings, check_share
 from iml.data.demonstrations import find_demonstrations, instance
+from iml.data.format_only import DEFINITIONS, mislabel, output_space, task_labels
 from iml.data.inversion import Inversion
 from iml.data.options import Options
 from iml.data.random import Draws
+from iml.data.settings import LATER
 from iml.data.shots import mixed_shots, zipf_shots
 from iml.errors import InputError
 
@@ -30,11 +32,14 @@ __all__ = [
     "VARIED",
     "Prompt",
     "PromptFormat",
+    "compose",
     "find_demonstrations",
     "instance",
     "render_request",
 ]
 
+#: Variations that bring an instruction of their own.
+_KEEPING = frozenset(("chain_of_thought", "inversion"))
 #: Footnote 5 of the paper, with its misprint "\output:" put right.
 DELIMITERS = ("\nAnswer:", " Answer:", "\nA:", " A:", "\nOutput:", " Output:", "\nanswer:", "\noutput:")
 
@@ -48,6 +53,8 @@ VARIED = (
     "option_target",
     "chain_of_thought",
     "inversion",
+    "definition",
+    "wrong_labels",
 )
 
 
@@ -89,6 +96,10 @@ class PromptFormat:
       options: how answers to choose between are listed; None to leave them as they are.
       chain_of_thought: which prompts ask for reasoning, in training; None to leave them as they are.
       inversion: which prompts are inverted, in training; None for none.
+      definition: what a task-level instruction says: "whole"; "output_space" for the labels alone, or that text is
+        asked for; "none". Inverted and reasoned prompts keep theirs, as do instructions without a source, and
+        those that stand within an instance.
+      wrong_labels: share of the demonstrations that are shown with a wrong answer.
     """
 
     shots: int = 0
@@ -104,12 +115,21 @@ class PromptFormat:
     options: Options | None = None
     chain_of_thought: ChainOfThought | None = None
     inversion: Inversion | None = None
+    definition: str = dataclasses.field(default="whole", metadata=LATER)
+    wrong_labels: float = dataclasses.field(default=0.0, metadata=LATER)
 
     def __post_init__(self):
         for name in ("separators", "delimiters", "definition_prefixes", "input_prefixes"):
             as_strings(self, name, may_be_empty=name == "separators")
         object.__setattr__(self, "shots_distribution", tuple(self.shots_distribution))
         check_share(self, "instruction_last")
+        check_share(self, "wrong_labels")
+        if self.definition not in DEFINITIONS:
+            raise InputError(
+                f"there is no choice {self.definition!r}",
+                field="PromptFormat.definition",
+                remedy=f"One of {', '.join(DEFINITIONS)}",
+            )
         if self.shots < 0:
             raise InputError("must not be negative", field="PromptFormat.shots")
         total = sum(self.shots_distribution)
@@ -140,7 +160,13 @@ class PromptFormat:
         )
 
     def render(
-        self, example: Example, card: TaskCard, demonstrations: Sequence[Example], draws: Draws
+        self,
+        example: Example,
+        card: TaskCard,
+        demonstrations: Sequence[Example],
+        draws: Draws,
+        labels: Sequence[str] = (),
+        wrong: Sequence[str] = (),
     ) -> Prompt:
         """The prompt of an example.
 
@@ -148,6 +174,10 @@ class PromptFormat:
         A demonstration is written as the example is, with the same delimiter and its target. An example
         without source and instruction is plain text to learn (pre-training, dialogue): neither delimiter nor
         demonstrations.
+
+        Args:
+          labels: the task's, of which `definition` may tell where the example names no candidates.
+          wrong: uids of the demonstrations whose answer is wrong, for the provenance.
         """
         example, demonstrations, extra = self._vary(example, card, demonstrations, draws)
         target = example.target
@@ -170,7 +200,12 @@ class PromptFormat:
         if not example.source and not instruction:
             return Prompt("", target, provenance)
         delimiter = draws.choice("delimiter", self.delimiters)
-        definition_prefix = draws.choice("definition_prefix", self.definition_prefixes) if by_task else ""
+        if by_task and example.source and self.definition != "whole" and not _KEEPING & extra.keys():
+            labels = example.candidates or labels
+            instruction = output_space(labels) if self.definition == "output_space" else ""
+            provenance["definition"] = self.definition
+        prefixed = by_task and "definition" not in provenance
+        definition_prefix = draws.choice("definition_prefix", self.definition_prefixes) if prefixed else ""
         input_prefix = draws.choice("input_prefix", self.input_prefixes) if by_task else ""
         separator = self.separator
         if self.separators and demonstrations:
@@ -192,6 +227,8 @@ class PromptFormat:
             "shots": len(parts),
             "demonstrations": [shown.uid for shown in demonstrations],
         }
+        if mislabelled := [shown.uid for shown in demonstrations if shown.uid in wrong]:
+            provenance["wrong_labels"] = mislabelled
         source += used
         lengths = itertools.accumulate((len(part) + len(separator) for part in parts), initial=len(lead))
         # Where the answer is blank, nothing marks the end of the source that would be learnt.
@@ -232,6 +269,36 @@ class PromptFormat:
 CONFIGURABLES = (PromptFormat, zipf_shots, mixed_shots, Options, ChainOfThought, Inversion)
 
 
+def compose(
+    store: ExampleStore,
+    task: str,
+    split: str,
+    example: Example,
+    demonstrations: Sequence[Example],
+    prompt_format: PromptFormat,
+    draws: Draws,
+    within: Sequence[int] | None = None,
+) -> Prompt:
+    """The prompt of an example, with what the format takes from the task's other examples.
+
+    Args:
+      split: where demonstrations come from.
+      within: rows of the split that may be shown; None for all.
+    """
+    card = store.tasks[task].card
+    labels: Sequence[str] = ()
+    if prompt_format.definition == "output_space" and not example.candidates and example.instruction:
+        splits = store.tasks[task].splits
+        told_by = "train" if "train" in splits else max(splits, key=lambda name: splits[name].rows)
+        labels = task_labels(store, task, told_by)
+    wrong: Sequence[str] = ()
+    if prompt_format.wrong_labels:
+        demonstrations, wrong = mislabel(
+            store, task, split, example, demonstrations, prompt_format.wrong_labels, draws, within
+        )
+    return prompt_format.render(example, card, demonstrations, draws, labels, wrong)
+
+
 def render_request(
     store: ExampleStore, task: str, split: str, row: int, prompt_format: PromptFormat, shots: int, seed: int
 ) -> Prompt:
@@ -246,11 +313,12 @@ def render_request(
     draws = Draws(seed, task, example.uid)
     fixed, train = entry.splits.get("exemplars"), entry.splits.get("train")
     if fixed is not None:
-        demonstrations = store.read_many(task, "exemplars", range(min(shots, fixed.rows)))
-        return prompt_format.render(example, entry.card, demonstrations, draws)
-    shown_split = "train" if train is not None and train.rows else split
-    demonstrations = find_demonstrations(store, task, shown_split, example, shots, draws)
-    return prompt_format.render(example, entry.card, demonstrations, draws)
+        shown_split = "exemplars"
+        demonstrations = store.read_many(task, shown_split, range(min(shots, fixed.rows)))
+    else:
+        shown_split = "train" if train is not None and train.rows else split
+        demonstrations = find_demonstrations(store, task, shown_split, example, shots, draws)
+    return compose(store, task, shown_split, example, demonstrations, prompt_format, draws)
 
 
 def _asked(example: Example, input_prefix: str, delimiter: str) -> str:

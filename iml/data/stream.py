@@ -25,8 +25,9 @@ from iml.data import restricting
 from iml.data.batches import Batch, Placed, make_batch
 from iml.data.packing import RowLimits, choose, pool_is_full
 from iml.data.plan import Draw, StreamPlan
-from iml.data.prompts import Prompt, PromptFormat, find_demonstrations
+from iml.data.prompts import Prompt, PromptFormat, compose, find_demonstrations
 from iml.data.random import Draws
+from iml.data.settings import plain
 from iml.data.store import ExampleStore
 from iml.data.token_cache import TokenCache
 from iml.data.tokens import encode_prompts
@@ -175,7 +176,7 @@ class TrainStream:
             "length": self.length,
             "counts": dict(self.plan.counts),
             "tasks": {name: self.store.tasks[name].fingerprint for name in self.tasks},
-            "format": dataclasses.asdict(self.prompt_format),
+            "format": plain(self.prompt_format),
             "vocabulary": self.vocabulary.fingerprint,
         }
         if self.plan.within:
@@ -245,14 +246,13 @@ class TrainStream:
         """Draws and their prompts; what cannot be read is left out."""
         rendered = []
         for draw in self.plan.draws(numbers):
-            task = self.tasks[draw.task]
-            draws = Draws(self.seed, draw.number)
+            task, form = self.tasks[draw.task], self.prompt_format
+            within, draws = self.plan.within.get(task), Draws(self.seed, draw.number)
             try:
                 example = self.store.read(task, "train", draw.row)
-                shots = self.prompt_format.draw_shots(draws)
-                shown = find_demonstrations(
-                    self.store, task, "train", example, shots, draws, self.plan.within.get(task)
-                )
+                shots = form.draw_shots(draws)
+                shown = find_demonstrations(self.store, task, "train", example, shots, draws, within)
+                prompt = compose(self.store, task, "train", example, shown, form, draws, within)
             except InputError as error:
                 if self.strict:
                     raise
@@ -260,9 +260,7 @@ class TrainStream:
                     self._reported.add(task)
                     _LOG.warning("left out what cannot be read of %s: %s", task, error)
                 continue
-            rendered.append(
-                (draw, self.prompt_format.render(example, self.store.tasks[task].card, shown, draws))
-            )
+            rendered.append((draw, prompt))
         return rendered
 
     def make_documents(self, numbers: Sequence[int]) -> list[Placed]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import platform
 from typing import TYPE_CHECKING, Any
+
+from iml.data.settings import plain
 
 if TYPE_CHECKING:
     from iml.data.store import ExampleStore
@@ -22,7 +23,7 @@ def make_header(engine: Engine, name: str, store: ExampleStore, suite: Suite, se
     return {
         "model": name,
         **engine.facts,
-        "suite": dataclasses.asdict(suite),
+        "suite": plain(suite),
         "seed": seed,
         "store": store.fingerprint,
         "versions": versions | engine.facts.get("versions", {}),

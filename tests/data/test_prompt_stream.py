@@ -25,6 +25,8 @@ FORMAT = PromptFormat(
     options=Options(),
     chain_of_thought=ChainOfThought(0.5, varied=True),
     inversion=Inversion(),
+    definition="output_space",
+    wrong_labels=0.3,
 )
 STEPS = 8
 
@@ -50,6 +52,10 @@ def make(tmp_path_factory):
         {
             "reasoning.sums": {"card": {"instruction_level": "task"}, "train": thoughts},
             "t5.odd": {"train": choices},
+            "exmix.odd": {
+                "card": {"instruction_level": "task"},
+                "train": [{**row, "instruction": "Decide."} for row in choices],
+            },
             "dialogue.talk": {"train": [("", f"Hello {i}\nHi!\nBye {i}.") for i in range(60)]},
         },
     )
