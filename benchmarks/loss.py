@@ -7,8 +7,9 @@
 Measured is the end of a training step alone: from hidden states and the token table to the loss and its gradients
 by both, at all positions and at a share of them, gathered. "scan, recomputed" is the usual way to save the logits'
 memory: a scan over chunks whose backward pass makes the logits again. The variants take turns; times are medians,
-and the ratio is the median of the ratios to whole logits at all positions, turn by turn. With --topology nothing
-runs: each is compiled for one chip of a TPU slice, and its memory shown.
+and ratios the medians of the ratios to whole logits at all positions, turn by turn: by the clock, and by processor
+time for a machine that others use as well. With --topology nothing runs: each is compiled for one chip of a TPU
+slice, and its memory shown.
 
 With --steps it is the memory of a run's whole train step, with Adam, for models by name. Nothing runs: the step is
 compiled for this machine's device, or for a whole TPU slice over which the parameters are sharded.
@@ -20,7 +21,6 @@ import argparse
 import dataclasses
 import functools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -167,17 +167,17 @@ def compile_all(case: Case, chunks: list[int], device: Any) -> dict[str, Any]:
     }
 
 
-def measure(compiled: dict[tuple[Case, str], Any], turns: int) -> dict[tuple[Case, str], list[float]]:
-    """Seconds of each turn, by case and name."""
+def measure(compiled: dict[tuple[Case, str], Any], turns: int) -> dict[tuple[Case, str], np.ndarray]:
+    """Seconds by the clock and of the processors, [2, turns], by case and name."""
     arguments = {case: case.draw() for case, _ in compiled}
-    seconds: dict[tuple[Case, str], list[float]] = {key: [] for key in compiled}
+    seconds: dict[tuple[Case, str], list[tuple[float, float]]] = {key: [] for key in compiled}
     for turn in range(turns + 1):
         for key, run in compiled.items():
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             jax.block_until_ready(run(*arguments[key[0]]))
             if turn:  # the first warms up
-                seconds[key].append(time.perf_counter() - began)
-    return seconds
+                seconds[key].append((time.perf_counter() - began, time.process_time() - used))
+    return {key: np.array(taken).T for key, taken in seconds.items()}
 
 
 def temporaries(program: Any) -> str:
@@ -195,16 +195,16 @@ def show_losses(given: argparse.Namespace) -> None:
             (case, name): run for case in cases for name, run in compile_all(case, chunks, device).items()
         }
         seconds = {} if given.topology else measure(compiled, given.turns)
-        table = Table("loss", "positions", "GB beside arguments and results", "seconds", "ratio")
+        table = Table("loss", "positions", "GB of temporaries", "seconds", "ratio", "by processor")
         table.title = f"width {width}, {given.dtype}, {device.device_kind}"
         for case in cases:
             for name in (name for each, name in compiled if each is case):
-                took = ratio = "-"
+                row = [name, str(case.positions), temporaries(compiled[case, name])]
                 if seconds:
                     mine, whole = seconds[case, name], seconds[cases[0], WHOLE]
-                    took = f"{statistics.median(mine):.3f}"
-                    ratio = f"{statistics.median(map(float.__truediv__, mine, whole)):.2f}"
-                table.add_row(name, str(case.positions), temporaries(compiled[case, name]), took, ratio)
+                    ratios = np.median(mine / whole, axis=1)
+                    row += [f"{np.median(mine[0]):.3f}", *(f"{ratio:.2f}" for ratio in ratios)]
+                table.add_row(*row)
             table.add_section()
         Console(width=100).print(table)
 
