@@ -6,18 +6,20 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from iml.errors import InputError
 
-Bindings = Sequence[str]
+#: Lines of a gin file, `include` among them; one, or nested lists.
+Bindings = str | Sequence[Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
     """The run that all runs of a study change something in. Names are those of gin files.
 
-    The files use the macros STORE_DIR, RUN_DIR, SEED and TRAIN_STEPS of a training run, and MODEL, OUTPUT_DIR and STORE_DIR
-    of an evaluation, as those that come with iml do.
+    The files use the macros STORE_DIR, RUN_DIR, SEED and TRAIN_STEPS of a training run, and MODEL, OUTPUT_DIR and
+    STORE_DIR of an evaluation, as those that come with iml do.
 
     Attributes:
       name: what reports call it.
@@ -48,18 +50,24 @@ class Factor:
 
     Attributes:
       name: what reports call it.
-      values: by the name of each value, the bindings of iml.train that make it; lines of a gin file, `include`
-        among them. "{NAME}" in a binding stands for the folder of the run NAME of `Design.before`.
+      values: by the name of each value, the bindings of iml.train that make it. "{NAME}" in a binding stands for
+        the folder of the run NAME of `Design.before`.
+      suites: by the name of a value, the suites that its runs are asked; of those not named, all.
     """
 
     name: str
     values: Mapping[str, Bindings]
+    suites: Mapping[str, str | Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not self.values:
             raise InputError("needs at least one value", field="Factor.values")
         values = {str(name): _lines(lines, "Factor.values") for name, lines in self.values.items()}
         object.__setattr__(self, "values", values)
+        suites = {name: _lines(names, "Factor.suites") for name, names in self.suites.items()}
+        object.__setattr__(self, "suites", suites)
+        if unknown := suites.keys() - values.keys():
+            raise InputError(f"no value {min(unknown)!r}", field="Factor.suites")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +117,9 @@ class Design:
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("each may be named once", field="Design.seeds")
         names = [setting.name for setting in self.settings()]
+        for setting in self.settings():
+            if unknown := set(setting.suites or ()) - self.suites.keys():
+                raise InputError(f"no suite {min(unknown)!r} in Design.suites", field="Factor.suites")
         if self.baseline is None:
             object.__setattr__(self, "baseline", names[0])
         if self.baseline not in names:
@@ -128,11 +139,13 @@ class Setting:
       name: the values' names, which tables call it by.
       values: by factor, the value's name.
       bindings: the bindings of iml.train that make it.
+      suites: the suites that its runs are asked; None for all.
     """
 
     name: str
     values: Mapping[str, str]
     bindings: tuple[str, ...]
+    suites: tuple[str, ...] | None
 
 
 #: What a gin file of a study may set.
@@ -142,16 +155,19 @@ CONFIGURABLES = (Design, Base, Factor)
 def _settings(factors: Sequence[Factor]) -> Iterator[Setting]:
     for chosen in itertools.product(*(factor.values for factor in factors)):
         pairs = list(zip(factors, chosen, strict=True))
+        limits = [factor.suites[value] for factor, value in pairs if value in factor.suites]
         yield Setting(
             ", ".join(chosen),
             {factor.name: value for factor, value in pairs},
             tuple(line for factor, value in pairs for line in factor.values[value]),
+            tuple(name for name in limits[0] if all(name in limit for limit in limits)) if limits else None,
         )
 
 
-def _lines(value: Sequence[str], field: str) -> tuple[str, ...]:
-    lines = (value,) if isinstance(value, str) else tuple(value)
-    for line in lines:
-        if not isinstance(line, str):
-            raise InputError(f"must be lines of a gin file, not {line!r}", field=field)
-    return lines
+def _lines(value: str | Sequence[Any], field: str) -> tuple[str, ...]:
+    """Lines out of one line or nested lists of them."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Sequence):
+        raise InputError(f"must be lines of a gin file, not {value!r}", field=field)
+    return tuple(line for part in value for line in _lines(part, field))

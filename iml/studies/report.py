@@ -57,7 +57,7 @@ def write_report(plan: Plan) -> tuple[list[SuiteResults], pathlib.Path]:
 
 def suite_grids(plan: Plan, results: SuiteResults) -> list[Grid]:
     """The tables of a suite."""
-    grids = [_levels(results), _differences(plan, results), *_categories(results)]
+    grids = [_levels(results), _differences(results), *_categories(results)]
     suffix = f", {results.suite}" if len(plan.design.suites) > 1 else ""
     return [Grid(grid.title + suffix, grid.note, grid.head, grid.rows) for grid in grids]
 
@@ -117,8 +117,8 @@ def _levels(results: SuiteResults) -> Grid:
     return Grid("Levels", note, tuple(head), tuple(rows))
 
 
-def _differences(plan: Plan, results: SuiteResults) -> Grid:
-    baseline = plan.design.baseline
+def _differences(results: SuiteResults) -> Grid:
+    baseline = results.baseline
     levels = [place for place in results.places if not place[1]]
     head = ["setting", "average", "p", "p over tasks"]
     head += [

@@ -61,6 +61,7 @@ class SuiteResults:
 
     Attributes:
       suite: its name.
+      baseline: what its settings are compared with: the study's, or the first that is asked this suite.
       shots: numbers of demonstrations.
       places: the columns: all, then each level with its categories.
       rows: the settings.
@@ -70,6 +71,7 @@ class SuiteResults:
     """
 
     suite: str
+    baseline: str
     shots: tuple[int, ...]
     places: tuple[Place, ...]
     rows: tuple[Scored, ...]
@@ -85,6 +87,7 @@ class SuiteResults:
 
         return {
             "suite": self.suite,
+            "baseline": self.baseline,
             "shots": list(self.shots),
             "selected": self.selected,
             "tasks": self.tasks,
@@ -115,7 +118,10 @@ def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
     Raises:
       InputError: a result is damaged, or two of them have no task in common.
     """
-    found = {row.name: _read(plan, row, suite) for row in plan.rows}
+    asked = [row for row in plan.rows if suite in row.evaluations]
+    settings = [row.name for row in asked if row.values]
+    baseline = plan.design.baseline if plan.design.baseline in settings else settings[0]
+    found = {row.name: _read(plan, row, suite) for row in asked}
     every = [set(result.scores["tasks"]) for by_seed in found.values() for result in by_seed.values()]
     common = set.intersection(*every) if every else set()
     if every and not common:
@@ -130,11 +136,11 @@ def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
     }
     whole = {name: _over_seeds(by_seed, tuple(by_seed)) for name, by_seed in units.items() if by_seed}
     places = _places(next(iter(whole.values()), []))
-    picked = {row.name: _average(whole[row.name]) for row in plan.rows if row.name in whole and row.values}
+    picked = {row.name: _average(whole[row.name]) for row in asked if row.name in whole and row.values}
     order = list(picked)
     selected = max(order, key=lambda name: (picked[name][0], -order.index(name)), default=None)
     rows = []
-    for row in plan.rows:
+    for row in asked:
         behind = picked[selected] - picked[row.name] if row.name in picked else None
         rows.append(
             Scored(
@@ -143,12 +149,12 @@ def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
                 (len(found[row.name]), len(row.runs)),
                 _problem(plan, row) if len(found[row.name]) < len(row.runs) else "",
                 _score_cells(whole.get(row.name, []), places, shots),
-                _differences(units, row.name, plan.design.baseline, places, shots),
+                _differences(units, row.name, baseline, places, shots),
                 {} if behind is None else _told(behind),
             )
         )
     left_out = tuple(sorted(set.union(*every) - common)) if every else ()
-    return SuiteResults(suite, shots, places, tuple(rows), selected, len(common), left_out)
+    return SuiteResults(suite, baseline, shots, places, tuple(rows), selected, len(common), left_out)
 
 
 def _read(plan: Plan, row: Row, suite: str) -> dict[int, Result]:

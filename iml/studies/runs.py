@@ -24,7 +24,7 @@ from iml.studies.design import Base, Design, Setting
 from iml.training import flops
 
 #: Settings of iml.train that its results depend on, beside those that its fingerprints cover.
-_UPDATES = ("optimizer", "loss_scale", "steps", "microbatches")
+_UPDATES = ("optimizer", "loss_scale", "steps", "microbatches", "packing")
 #: Settings of iml.evaluate that its results depend on, beside suite and store.
 _ASKED = ("bos", "dtype", "max_length", "seed")
 RUNS = "runs"
@@ -134,12 +134,14 @@ def expand(design: Design, directory: pathlib.Path) -> Plan:
     asked_untuned = _evaluations(design, best=False)
     settings = design.settings()
     runs = {
-        setting.name: tuple(maker.make(setting.name, setting.bindings, seed, asked) for seed in design.seeds)
+        setting.name: tuple(
+            maker.make(setting.name, setting.bindings, seed, _of(setting, asked)) for seed in design.seeds
+        )
         for setting in settings
     }
     untuned = _untuned(maker, settings, asked_untuned) if design.untuned else []
     rows = [Row(name, {}, _names(found), _by_suite(asked_untuned)) for name, found in untuned]
-    rows += [Row(s.name, s.values, _names(runs[s.name]), _by_suite(asked)) for s in settings]
+    rows += [Row(s.name, s.values, _names(runs[s.name]), _by_suite(_of(s, asked))) for s in settings]
     first = [run for _, found in untuned for run in found]
     # Seed by seed, so that a table of all settings can be drawn early.
     by_seed = [runs[setting.name][i] for i in range(len(design.seeds)) for setting in settings]
@@ -149,17 +151,32 @@ def expand(design: Design, directory: pathlib.Path) -> Plan:
     return Plan(design, directory, tuple(rows), tuple(every.values()))
 
 
-def from_json(record: Mapping[str, Any]) -> tuple[pathlib.Path, tuple[Run, ...]]:
-    """Directory and runs of a plan that was written down."""
+def read_plan(path: pathlib.Path) -> tuple[pathlib.Path, tuple[Run, ...]]:
+    """Folder of all studies, and runs of a plan that was written down.
+
+    Raises:
+      InputError: there is none, or the file holds something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return pathlib.Path(record["directory"]), _read_runs(record["runs"])
+    except OSError as error:
+        remedy = "python -m iml.study --dry_run writes it"
+        raise InputError(f"no plan here ({error.strerror})", path=path, remedy=remedy) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("this is not a study's plan", path=path) from error
+
+
+def _read_runs(entries: Iterable[Mapping[str, Any]]) -> tuple[Run, ...]:
     runs = []
-    for entry in record["runs"]:
+    for entry in entries:
         asked = tuple(
             Evaluation(**{**e, "files": tuple(e["files"]), "bindings": tuple(e["bindings"])})
             for e in entry["evaluations"]
         )
         lists = {name: tuple(entry[name]) for name in ("files", "bindings")}
         runs.append(Run(**{**entry, **lists, "evaluations": asked}))
-    return pathlib.Path(record["directory"]), tuple(runs)
+    return tuple(runs)
 
 
 class _Maker:
@@ -246,6 +263,11 @@ def _evaluation(base: Base, suite: str, bindings: Sequence[str], best: bool) -> 
     depends = {name: given[name] for name in _ASKED} | {"best": best}
     depends |= {"suite": dataclasses.asdict(given["suite"]), "store": _store(given["store_dir"]).fingerprint}
     return Evaluation(_hash(depends), suite, base.evaluate, lines, best)
+
+
+def _of(setting: Setting, evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """Those of the evaluations that the setting's runs are asked."""
+    return tuple(each for each in evaluations if setting.suites is None or each.suite in setting.suites)
 
 
 def _names(runs: Sequence[Run]) -> tuple[str, ...]:
