@@ -84,7 +84,7 @@ class PythonSource(seqio.DataSource):
         shard_info: seqio.ShardInfo | None = None,
     ) -> tf.data.Dataset:
         text, texts = tf.TensorSpec((), tf.string), tf.TensorSpec((None,), tf.string)
-        signature = dict.fromkeys(("uid", "inputs", "targets", "template", "rationale"), text)
+        signature = dict.fromkeys(("uid", "inputs", "targets", "template", "rationale", "metric_data"), text)
         signature |= {"references": texts, "candidates": texts}
 
         def generate() -> Iterator[dict[str, Any]]:
@@ -97,6 +97,7 @@ class PythonSource(seqio.DataSource):
                     "targets": example.target,
                     "template": example.template,
                     "rationale": example.rationale,
+                    "metric_data": example.metric_data,
                     "references": list(example.references),
                     "candidates": list(example.candidates),
                 }
@@ -263,13 +264,22 @@ def names_with_own_metrics() -> frozenset[str]:
 
 
 def _card_metrics(name: str) -> Callable[..., dict[str, float]]:
-    """The metrics of a task's card, which is looked up once they are computed, as a SeqIO metric."""
+    """The metrics of a task's card, which is looked up once they are computed, as a SeqIO metric.
+
+    NaN stands for a metric that needs more than targets and predictions.
+    """
 
     def card_metrics(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
         from iml.evaluation import metrics
 
         answers = [metrics.Answer(*pair) for pair in zip(predictions, targets, strict=True)]
-        return {metric: metrics.score(metric, answers) for metric in registry.card(name).metrics}
+        found = {}
+        for metric in registry.card(name).metrics:
+            try:
+                found[metric] = metrics.score(metric, answers)
+            except metrics.NotComputable:
+                found[metric] = float("nan")
+        return found
 
     return card_metrics
 

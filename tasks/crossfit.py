@@ -149,7 +149,7 @@ def card(task: str, name: str, ranked: Any) -> TaskCard:
         category=canonical_category(BENCHMARK, definition.get("category", definition["cluster"])),
         instruction_level="keywords",
         source=task,
-        metrics=("accuracy",) if chosen else ("rouge_l", "exact_match"),
+        metrics=("accuracy",) if chosen else tuple(definition.get("metrics", ("rouge_l", "exact_match"))),
         url="https://github.com/INK-USC/CrossFit",
     )
 

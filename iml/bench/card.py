@@ -74,6 +74,7 @@ class Example:
       instruction: task-level instruction, "" where the instruction stands in `source`.
       template: id of the template that rendered it, "" if there is but one.
       rationale: reasoning that leads to the target, "" if there is none.
+      metric_data: what metrics need beside the references, JSON, "" if they need nothing.
     """
 
     uid: str
@@ -84,6 +85,7 @@ class Example:
     instruction: str = ""
     template: str = ""
     rationale: str = ""
+    metric_data: str = ""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -127,6 +129,7 @@ class Example:
             instruction=fields.get("instruction", ""),
             template=fields.get("template", ""),
             rationale=fields.get("rationale", ""),
+            metric_data=fields.get("metric_data", ""),
         )
 
 

@@ -34,6 +34,7 @@ class Request:
       candidates: the answers to choose between; () for generation.
       kind: "rank" or "generate".
       shots: demonstrations asked for; `prompt.provenance["shots"]` says how many there were.
+      metric_data: what metrics need of the example beside its references, JSON or "".
     """
 
     task: str
@@ -45,6 +46,7 @@ class Request:
     candidates: tuple[str, ...]
     kind: Literal["rank", "generate"]
     shots: int
+    metric_data: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ def make_requests(store: ExampleStore, selected: Selected, suite: Suite, seed: i
                     example.candidates if ranked else (),
                     "rank" if ranked else "generate",
                     shots,
+                    example.metric_data,
                 )
             )
     return requests

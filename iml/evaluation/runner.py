@@ -228,10 +228,12 @@ class Runner:
                 request.candidates,
                 answer["scores"].get(self._suite.primary_scorer, ()),
                 request.uid,
+                request.metric_data,
+                self._suite.databases,
             )
             for request, answer in zip(requests, answers, strict=True)
         ]
-        values = {name: metrics.find(name).values(answered) for name in card.metrics}
+        values, uncomputed = metrics.measure(card.metrics, answered)
         return [
             {
                 "task": request.task,
@@ -248,7 +250,8 @@ class Runner:
                 "references": list(request.references),
                 "candidates": list(request.candidates),
                 **answer,
-                "metrics": {name: scores[i] for name, scores in values.items() if scores is not None},
+                "metrics": {name: scores[i] for name, scores in values.items()},
+                **({"uncomputed": uncomputed} if uncomputed else {}),
                 "seed": self._seed,
                 "model": self._name,
             }

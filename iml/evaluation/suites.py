@@ -36,6 +36,8 @@ class Suite:
       metric: the metric that is aggregated, in place of the first of each task's card; None for that.
       decoding: how answers are generated.
       split_scheme: name or path of the scheme that gives tasks their levels.
+      databases: the folder in which execution accuracy finds databases, `<name>/*.sqlite`; "" for none, and the
+        metric is then told of as not computed.
     """
 
     name: str = "validation"
@@ -54,6 +56,7 @@ class Suite:
     metric: str | None = None
     decoding: Decoding = Decoding()  # noqa: RUF009 (frozen)
     split_scheme: str = "opt_iml"
+    databases: str = ""
 
     def __post_init__(self):
         for name in ("tasks", "categories", "levels", "shots", "scorers", "with_eos"):

@@ -111,6 +111,7 @@ def fields(definition: Mapping[str, Any], record: Record) -> dict[str, Any]:
         "target": references[0],
         "references": list(dict.fromkeys(references)),
         "candidates": definition.get("candidates", []),
+        "metric_data": record.metric_data,
     }
 
 

@@ -33,21 +33,22 @@ def spider(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Rec
     """Spider: questions to databases whose schemas stand in `tables.json`."""
     schemas = _schemas(home, options)
     for number, record in enumerate(files.json_records(path), start=1):
-        structure = _schema(schemas, files.field(record, "db_id", str, path), path, number)
+        structure, metric_data = _schema(schemas, files.field(record, "db_id", str, path), path, number)
         question = squeeze(files.field(record, "question", str, path))
-        yield Record(str(number), structure, question, (_query(record, path, options),))
+        yield Record(str(number), structure, question, (_query(record, path, options),), metric_data)
 
 
 def conversation(home: epath.Path, path: epath.Path, options: Options) -> Iterator[Record]:
     """SParC and CoSQL: every turn of an interaction is an example, shown with the turns before it."""
     schemas = _schemas(home, options)
     for number, record in enumerate(files.json_records(path), start=1):
-        structure = _schema(schemas, files.field(record, "database_id", str, path), path, number)
+        structure, metric_data = _schema(schemas, files.field(record, "database_id", str, path), path, number)
         said: list[str] = []
         for turn, step in enumerate(files.field(record, "interaction", list, path)):
             utterance = files.field(step, "utterance", str, path)
             query = _query(step, path, options)
-            yield Record(f"{number}-{turn}", structure, history(utterance, said), (query,))
+            asked = history(utterance, said)
+            yield Record(f"{number}-{turn}", structure, asked, (query,), metric_data)
             said.append(utterance)
 
 
@@ -125,7 +126,7 @@ def _query(record: Any, path: epath.Path, options: Options) -> str:
     return query if options.get("as_written") else normal_sql(query)
 
 
-def _schemas(home: epath.Path, options: Options) -> Mapping[str, str]:
+def _schemas(home: epath.Path, options: Options) -> Mapping[str, tuple[str, str]]:
     """Of all databases; Spider's test databases have a file of their own."""
     paths = [home / "tables.json", *(path for path in [home / "test_tables.json"] if path.exists())]
     found = [_read_schemas(path, bool(options.get("as_written"))) for path in paths]
@@ -133,8 +134,8 @@ def _schemas(home: epath.Path, options: Options) -> Mapping[str, str]:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_schemas(path: epath.Path, as_written: bool) -> Mapping[str, str]:
-    """Serialised schemas by the name of their database."""
+def _read_schemas(path: epath.Path, as_written: bool) -> Mapping[str, tuple[str, str]]:
+    """By the name of the database its serialised schema, and what metrics need of it."""
     schemas = {}
     for record in files.json_records(path):
         names = files.strings(record, "table_names_original", path)
@@ -148,12 +149,29 @@ def _read_schemas(path: epath.Path, as_written: bool) -> Mapping[str, str]:
                 problem = f"must hold pairs of a table's number and a name, not {column!r:.60}"
                 raise InputError(problem, path=path, field="column_names_original") from error
         name = files.field(record, "db_id", str, path)
-        schema = linear_schema(name, dict(zip(names, columns, strict=True)))
-        schemas[name] = schema if as_written else schema.lower()
+        tables = dict(zip(names, columns, strict=True))
+        schema = linear_schema(name, tables)
+        data = {"database": name, "columns": tables, "foreign_keys": _foreign_keys(record, names, path)}
+        metric_data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        schemas[name] = (schema if as_written else schema.lower(), metric_data)
     return schemas
 
 
-def _schema(schemas: Mapping[str, str], database: str, path: epath.Path, number: int) -> str:
+def _foreign_keys(record: Any, names: list[str], path: epath.Path) -> list[list[str]]:
+    """The pairs of columns that mean the same, as "table.column"."""
+    columns = record["column_names_original"]
+    try:
+        return [
+            [f"{names[columns[key][0]]}.{columns[key][1]}" for key in pair]
+            for pair in record.get("foreign_keys", ())
+        ]
+    except (TypeError, IndexError) as error:
+        raise InputError("must hold pairs of numbers of columns", path=path, field="foreign_keys") from error
+
+
+def _schema(
+    schemas: Mapping[str, tuple[str, str]], database: str, path: epath.Path, number: int
+) -> tuple[str, str]:
     if database not in schemas:
         problem = f"record {number} names the unknown database {database!r}"
         raise InputError(problem, path=path, remedy="tables.json must hold its schema")

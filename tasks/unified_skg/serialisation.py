@@ -30,12 +30,14 @@ class Record:
       structure: the serialised table, schema, triples or ontology.
       text: the question, statement or dialogue that goes with it, "" if there is none.
       references: every right answer, the one to learn first.
+      metric_data: as of `Example`.
     """
 
     uid: str
     structure: str
     text: str
     references: tuple[str, ...]
+    metric_data: str = ""
 
 
 def squeeze(text: str) -> str:

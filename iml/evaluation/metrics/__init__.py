@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from iml.errors import InputError
-from iml.evaluation.metrics import conclusions, structures, texts
-from iml.evaluation.metrics.base import Answer, MeanMetric, Metric
+from iml.evaluation.metrics import conclusions, queries, structures, texts
+from iml.evaluation.metrics.base import Answer, MeanMetric, Metric, NotComputable
 from iml.evaluation.metrics.conclusions import final_answer, number_match
 from iml.evaluation.metrics.corpus import SacreBleu
 from iml.evaluation.metrics.correlations import Correlation
@@ -20,10 +20,12 @@ __all__ = [
     "METRICS",
     "Answer",
     "Metric",
+    "NotComputable",
     "accuracy",
     "exact_match",
     "final_answer",
     "find",
+    "measure",
     "normalize_answer",
     "number_match",
     "rouge_1",
@@ -45,7 +47,10 @@ METRICS: dict[str, Metric] = {
     "denotation": MeanMetric(structures.denotation),
     "joint_goal": MeanMetric(structures.joint_goal),
     "slot_f1": MeanMetric(structures.slot_f1),
+    "exact_set_match": queries.ExactSetMatch(),
+    "execution": queries.Execution(),
     "query_match": MeanMetric(structures.query_match),
+    "logical_form": MeanMetric(structures.logical_form),
     "bleu": SacreBleu("bleu"),
     "chrf": SacreBleu("chrf"),
     "f1": ConfusionMetric("f1"),
@@ -72,6 +77,34 @@ def find(name: str) -> Metric:
             f"no metric {name!r}", field="TaskCard.metrics", remedy=f"{hint}Known: {', '.join(METRICS)}"
         )
     return METRICS[name]
+
+
+def measure(names: Sequence[str], answers: Sequence[Answer]) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The values of metrics, and why some have none.
+
+    Args:
+      names: of the metrics; the first one, which is aggregated, must be computable.
+
+    Returns:
+      By name the value of each answer, of metrics that answers have on their own; by name why a metric could not
+      be computed.
+
+    Raises:
+      InputError: there is no such metric, or the first cannot be computed.
+    """
+    values: dict[str, list[float]] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            found = find(name).values(answers)
+        except NotComputable as error:
+            if name == names[0]:
+                raise
+            missing[name] = " ".join(str(error).split())
+            continue
+        if found is not None:
+            values[name] = found
+    return values, missing
 
 
 def score(name: str, answers: Sequence[Answer]) -> float:

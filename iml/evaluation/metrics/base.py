@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from iml.errors import InputError
+
 Value = Callable[[str, Sequence[str]], float]
 
 
@@ -26,6 +28,8 @@ class Answer:
       candidates: what could be chosen, or ().
       scores: of the candidates, log-likelihoods by the scorer that chose, or ().
       uid: of the example, by which MultiRC tells its questions apart.
+      metric_data: of the example, JSON: the schema that queries are read by.
+      databases: the folder in which queries find their databases, "" if there is none.
     """
 
     prediction: str
@@ -33,13 +37,23 @@ class Answer:
     candidates: Sequence[str] = ()
     scores: Sequence[float] = ()
     uid: str = ""
+    metric_data: str = ""
+    databases: str = ""
+
+
+class NotComputable(InputError):
+    """What a metric needs beside the answers is missing; such a metric is reported as missing, never as 0."""
 
 
 class Metric(Protocol):
     """A metric; scores run from 0 to 100, correlations from -100."""
 
     def values(self, answers: Sequence[Answer]) -> list[float] | None:
-        """The score of each answer on its own, or None where only many answers have a score."""
+        """The score of each answer on its own, or None where only many answers have a score.
+
+        Raises:
+          NotComputable: what the metric needs beside the answers is missing.
+        """
 
     def statistics(self, answers: Sequence[Answer]) -> np.ndarray:
         """float64 [answers, k]: what `combine` needs to know of each answer."""

@@ -45,10 +45,24 @@ def query_match(prediction: str, reference: str) -> float:
     """Whether two queries have the same tokens: white space, case outside quotation marks, the kind of quotation
     marks and a semicolon at the end do not count.
 
-    Stricter than Spider's exact set match, which forgives the order of conditions and all values, and needs
-    the schema.
+    Stricter than Spider's exact set match, which forgives the order of conditions and all values.
     """
     return 100.0 * (_query(prediction) == _query(reference))
+
+
+@best
+def logical_form(prediction: str, reference: str) -> float:
+    """WikiSQL's logical form accuracy: the same column and aggregate, the same conditions in any order.
+
+    Case does not count (`lib/query.py` of WikiSQL). Columns stand as they are called, as in
+    "SELECT COUNT Away team FROM table WHERE Week > 3 AND Home team = richmond".
+    """
+    return 100.0 * (_form(prediction) == _form(reference))
+
+
+def _form(text: str) -> tuple[str, frozenset[str]]:
+    head, _, conditions = " ".join(text.lower().split()).partition(" where ")
+    return head, frozenset(conditions.split(" and "))
 
 
 def _answers(text: str) -> list[str]:

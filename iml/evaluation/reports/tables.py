@@ -215,7 +215,7 @@ def facts(results: Sequence[Scores]) -> dict[str, list[str]]:
 
 
 def warnings(results: Sequence[Scores], titles: Sequence[str]) -> list[str]:
-    """Why results may not be compared."""
+    """Why results may not be compared, and which metrics are missing."""
     told = facts(results)
     found = [
         f"The results differ in their {name}: {', '.join(told[name])}."
@@ -226,6 +226,13 @@ def warnings(results: Sequence[Scores], titles: Sequence[str]) -> list[str]:
         missing = sorted({name for other in results for name in other["tasks"]} - set(result["tasks"]))
         if missing:
             found.append(f"{title} lacks {len(missing)} tasks that another result has, {missing[0]} for one.")
+    uncomputed: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for name, task in result["tasks"].items():
+            for cause in task.get("uncomputed", {}).items():
+                uncomputed.setdefault(cause, []).append(name)
+    for (metric, reason), names in uncomputed.items():
+        found.append(f"{metric} of {', '.join(dict.fromkeys(names))} was not computed: {reason}")
     return found
 
 

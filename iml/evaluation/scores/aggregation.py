@@ -73,8 +73,8 @@ def aggregate(
       categories, benchmarks: {level: {name: cells}}
       groups: {level: [{name, category, benchmarks, tasks, cells}]}, the parents and what was joined over
         benchmarks
-      tasks: {task: {level, category, benchmark, source, parent, metric, cells, metrics, scorers, templates,
-        calibration, prompts, flags}}
+      tasks: {task: {level, category, benchmark, source, parent, metric, cells, metrics, uncomputed, scorers,
+        templates, calibration, prompts, flags}}; why metrics of it are uncomputed
       scorers: {scorer: {level: cells}}, accuracy over the ranked tasks by each scorer's choice
       calibration: {level: {shots: calibration}}, over all ranked prompts of a level
       robustness: {level: {shots: {tasks, std, range}}}, means over the tasks that have several templates
@@ -103,7 +103,12 @@ def aggregate(
         }
         for found, picked in picks.items():
             by_scorer.setdefault(found, []).append(picked)
-        others = {m: task_unit(card, level, lines, measure(m, scorer), 0, seed) for m in card.metrics[1:]}
+        uncomputed = next((line["uncomputed"] for line in lines if "uncomputed" in line), {})
+        others = {
+            m: task_unit(card, level, lines, measure(m, scorer), 0, seed)
+            for m in card.metrics[1:]
+            if m not in uncomputed
+        }
         tasks[name] = {
             "level": level,
             "category": card.category,
@@ -112,6 +117,7 @@ def aggregate(
             "parent": card.parent,
             "metric": card.metrics[0],
             "cells": cells(unit, shots),
+            "uncomputed": dict(uncomputed),
             "metrics": {m: _plain(found) for m, found in ({card.metrics[0]: unit} | others).items()},
             "scorers": {found: _plain(picked) for found, picked in picks.items()},
             "templates": _spread(

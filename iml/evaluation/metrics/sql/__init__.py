@@ -1,0 +1,1 @@
+"""SQL: reading it, comparing it, running it."""
