@@ -61,7 +61,8 @@ def study(
 
     Raises:
       InputError: a setting or a file is wrong.
-      SystemExit: with status 1 where a run failed; with 75 where it was asked to end and wants another start.
+      SystemExit: with status 1 where a run failed or was given up; with 75 where it was asked to end and wants
+        another start.
     """
     from rich.console import Console
 
@@ -83,13 +84,13 @@ def study(
     if not report:
         progress = _Progress(console, plan, workers)
         for run in plan.runs:
-            (work.run_folder(directory, run) / work.FAILURE).unlink(missing_ok=True)
+            work.clear_failure(directory, run)
         if workers == 1:
-            work.work(directory, plan.runs, None, progress.tell)
+            work.work(directory, plan.runs, None, progress.tell, waits=True)
         else:
             pool.run_workers(plan.folder / PLAN, workers, progress.update, progress.tell)
         progress.update()
-    return _report(console, plan)
+    return _report(console, plan, complete=not report)
 
 
 def _prepare(console: Console, base: Base) -> None:
@@ -185,7 +186,7 @@ def _duration(seconds: float) -> str:
     )  # fmt: skip
 
 
-def _report(console: Console, plan: Plan) -> dict[str, Any]:
+def _report(console: Console, plan: Plan, complete: bool) -> dict[str, Any]:
     from rich.table import Table
     from rich.text import Text
 
@@ -207,9 +208,9 @@ def _report(console: Console, plan: Plan) -> dict[str, Any]:
     for title, told in failed.items():
         console.print(f"failed: {title}: {told}", markup=False, highlight=False, soft_wrap=True)
     missing = [run for run in plan.runs if not is_finished(plan.directory, run)]
-    if missing and not failed:
-        console.print(f"{len(missing)} runs are not finished; other workers may have them", highlight=False)
-    if failed:
+    if len(missing) > len(failed):
+        console.print(f"{len(missing) - len(failed)} runs are not finished", highlight=False)
+    if failed or (missing and complete):
         raise SystemExit(1)
     return {"study": plan.design.name, "suites": [results.to_json() for results in every]}
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-#: Deaths of workers in a row, without a run finished in between, after which the pool gives up.
+from iml.studies import work
+from iml.studies.runs import Run, read_plan
+from iml.training.distributed import REQUEUE
+
+#: How many workers may die at one run before it counts as failed, and how many outside all runs in a row.
 _PATIENCE = 3
 
 
@@ -19,45 +24,72 @@ def run_workers(
 ) -> None:
     """Runs workers until none has anything left to do; one that dies is started again.
 
+    A run at which workers die again and again fails, so that the others go on. Workers end with this process,
+    however it ends.
+
     Args:
       plan: the file that iml.study wrote.
       workers: how many.
-      finished: how many runs are finished; asked about once a second.
+      finished: how many runs are finished; asked about twice a second.
       say: told what happens.
 
     Raises:
-      KeyboardInterrupt, SystemExit: after the workers have been asked to save and have ended.
+      KeyboardInterrupt, SystemExit: after the workers have been asked to save and have ended; with status 75 where
+        this process was asked to end.
     """
-    command = [sys.executable, "-m", "iml.studies.work", str(plan)]
+    directory, runs = read_plan(plan)
+    command = [sys.executable, "-m", "iml.studies.work", str(plan), "--wait", "--attached"]
     devices = _devices()
-    begun = [_start(command, devices, number, workers) for number in range(workers)]
-    deaths, known = 0, finished()
+    deaths: collections.Counter[str | None] = collections.Counter()
+    known = finished()
+    begun: list[subprocess.Popen] = []
+    # Before there are workers: one that is begun while the signal comes must be ended too.
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        for number in range(workers):
+            begun.append(_start(command, devices, number, workers))
         while any(worker.poll() is None for worker in begun):
             time.sleep(0.5)
             now = finished()
-            deaths, known = (0 if now > known else deaths), now
+            if now > known:
+                known, deaths[None] = now, 0
             for number, worker in enumerate(begun):
-                # 0: nothing left to do; 1: runs failed, which are told of.
-                if worker.poll() in (None, 0, 1):
+                # 0: nothing left to do; 1: runs failed, and 2: a mistake, which are told of.
+                if worker.poll() in (None, 0, 1, 2):
                     continue
-                deaths += 1
-                if deaths > _PATIENCE * workers:
-                    continue
+                if worker.returncode != REQUEUE:
+                    run = _run_of(worker.pid, directory, runs)
+                    name = None if run is None else run.name
+                    deaths[name] += 1
+                    if run is None and deaths[name] > _PATIENCE * workers:
+                        continue
+                    if run is not None and deaths[name] == _PATIENCE:
+                        told = f"{_PATIENCE} workers died at it, the last with status {worker.returncode}"
+                        work.write_failure(directory, run, told)
+                        say(f"{run.title} ({run.name}): failed: {told}")
                 say(f"worker {number} ended with status {worker.returncode}; started again")
+                worker.stdin.close()
                 begun[number] = _start(command, devices, number, workers)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         for worker in begun:
             if worker.poll() is None:
                 worker.terminate()
         for worker in begun:
             worker.wait()
+            worker.stdin.close()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(*_) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(REQUEUE)
+
+
+def _run_of(process: int, directory: pathlib.Path, runs: Sequence[Run]) -> Run | None:
+    """The run that a process was at."""
+    for run in runs:
+        if work.process_of(directory, run) == process and not work.is_settled(directory, run):
+            return run
+    return None
 
 
 def _start(command: list[str], devices: list[dict[str, str]], number: int, workers: int) -> subprocess.Popen:
@@ -65,7 +97,9 @@ def _start(command: list[str], devices: list[dict[str, str]], number: int, worke
     cores = sorted(os.sched_getaffinity(0))
     # Without accelerators the cores are shared out: programs of several threads each would be in each other's way.
     share = set(cores[number % len(cores) :: workers]) or set(cores)
-    worker = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    # The pipe tells a worker when this process dies. A session of its own, since Ctrl-C reaches the whole group of a
+    # terminal, and a worker is to be told once, by us.
+    worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     if not devices:
         os.sched_setaffinity(worker.pid, share)
     return worker

@@ -6,6 +6,9 @@ PLAN is what iml.study wrote. Any number of such processes may work on one plan,
 share a file system: whoever holds the lock of a run's folder does it, and the kernel frees the lock of a process
 that dies. A run that was cut off is gone on with by whoever takes it next; one that is finished is passed over. So
 a job may be killed, requeued or started twice.
+
+Ends with status 0 when nothing is left to do, 1 where a run failed, 2 after a mistake of the user's, and 75 where
+it was asked to end (SIGTERM) and wants another start.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import fcntl
 import json
 import os
 import pathlib
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +33,13 @@ from iml import train as train_entry
 from iml.errors import InputError
 from iml.studies import runs as runs_lib
 from iml.studies.runs import RUNS, Evaluation, Run
+from iml.training.distributed import REQUEUE
 
 TRAINED, FAILURE, LOG, SCORES = "trained.json", "failure.json", "log.txt", "scores.json"
 #: Seconds of a run that was not cut off.
 TIMES = "times.json"
+#: Held by whoever does the run; holds the number of that process.
+_LOCK = ".lock"
 #: Compiled programs, for runs that differ only in data and for later processes.
 _PROGRAMS = "programs"
 
@@ -62,6 +70,11 @@ def read_failure(directory: pathlib.Path, run: Run) -> str | None:
     return record and record["error"]
 
 
+def is_settled(directory: pathlib.Path, run: Run) -> bool:
+    """Whether nobody is to do it: it is finished, or has failed."""
+    return is_finished(directory, run) or read_failure(directory, run) is not None
+
+
 def read_json(path: pathlib.Path) -> Any:
     """What a file holds; None where it is missing."""
     try:
@@ -78,62 +91,101 @@ def write_json(path: pathlib.Path, record: Any) -> None:
     temporary.replace(path)
 
 
-def work(directory: pathlib.Path, plan: Sequence[Run], wanted: Sequence[str] | None, say: Say) -> None:
-    """Does what is neither finished nor in other hands.
+def work(
+    directory: pathlib.Path,
+    plan: Sequence[Run],
+    wanted: Sequence[str] | None,
+    say: Say,
+    waits: bool = False,
+) -> None:
+    """Does what is not finished.
 
     Args:
       directory: folder of all studies and runs.
       plan: all runs of the study.
-      wanted: names of the runs to do, which are waited for and tried even if they failed; None for all.
-      say: told of each run that is done.
+      wanted: names of the runs to do, tried even if they have failed before; None for all that have not.
+      say: told of each run that begins or ends.
+      waits: whether to wait for runs that others are doing, and do what these leave; else they are passed over.
 
     Raises:
-      SystemExit: as iml.train does where it is asked to end.
+      SystemExit: with status 75, where the process was asked to end.
+      InputError: the file system has no locks.
     """
     _keep_programs(directory)
     by_name = {run.name: run for run in plan}
-    for run in plan:
-        if wanted is not None and run.name not in wanted:
-            continue
-        if wanted is None and (is_finished(directory, run) or read_failure(directory, run)):
-            continue
-        _do(directory, run, by_name, say, waits=wanted is not None)
+    for name in wanted or ():
+        clear_failure(directory, by_name[name])
+    with _ends_when_asked():
+        # Others' runs last: what nobody does comes first.
+        for waiting in (False, True) if waits else (False,):
+            for run in plan:
+                if wanted is None or run.name in wanted:
+                    _do(directory, run, by_name, say, waiting)
+
+
+def process_of(directory: pathlib.Path, run: Run) -> int | None:
+    """The number of the process that does a run, or was the last to; None where there was none."""
+    try:
+        return int((run_folder(directory, run) / _LOCK).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_failure(directory: pathlib.Path, run: Run, told: str, details: str = "") -> None:
+    """Notes why a run failed; nobody tries it again until the note is gone."""
+    write_json(run_folder(directory, run) / FAILURE, {"error": told, "traceback": details})
+
+
+def clear_failure(directory: pathlib.Path, run: Run) -> None:
+    (run_folder(directory, run) / FAILURE).unlink(missing_ok=True)
 
 
 def _do(directory: pathlib.Path, run: Run, by_name: dict[str, Run], say: Say, waits: bool) -> None:
-    """Does a run, after what it begins from; unless others have it, and it is not to be waited for."""
-    folder = run_folder(directory, run)
+    """Does a run, after what it begins from."""
+    if is_settled(directory, run):
+        return
     if run.begins_from is not None:
-        _do(directory, by_name[run.begins_from], by_name, say, waits=True)
-    with _locked(folder / ".lock", waits) as held:
-        if not held or is_finished(directory, run):
+        first = by_name[run.begins_from]
+        _do(directory, first, by_name, say, waits)
+        if told := read_failure(directory, first):
+            write_failure(directory, run, f"begins from {first.title} ({first.name}), which failed: {told}")
             return
-        (folder / FAILURE).unlink(missing_ok=True)
-        began = time.monotonic()
-        say(f"{run.title} ({run.name}): begins")
-        try:
-            with _logged(folder / LOG):
-                _train(folder, run)
-                trained = time.monotonic()
-                for evaluation in run.evaluations:
-                    _evaluate(directory, run, evaluation)
-        except Exception as error:
-            if isinstance(error, InputError):
-                told = str(error).partition("\n  In call to")[0]
-            else:
-                told = f"{type(error).__name__}: {error}"
-            write_json(folder / FAILURE, {"error": told, "traceback": traceback.format_exc()})
-            say(f"{run.title} ({run.name}): failed: {told}")
+        if not is_finished(directory, first):
+            return
+    with _locked(run_folder(directory, run) / _LOCK, waits) as held:
+        if held and not is_settled(directory, run):
+            _do_held(directory, run, say)
+
+
+def _do_held(directory: pathlib.Path, run: Run, say: Say) -> None:
+    folder = run_folder(directory, run)
+    began = time.monotonic()
+    say(f"{run.title} ({run.name}): begins")
+    try:
+        with _logged(folder / LOG):
+            _train(folder, run)
+            trained = time.monotonic()
+            for evaluation in run.evaluations:
+                _evaluate(directory, run, evaluation)
+    except Exception as error:
+        if isinstance(error, InputError):
+            told = str(error).partition("\n  In call to")[0]
         else:
-            times = {"train": trained - began, "evaluate": time.monotonic() - trained}
-            write_json(folder / TIMES, times)
-            told = f"trained in {times['train']:.0f} s, evaluated in {times['evaluate']:.0f} s"
-            say(f"{run.title} ({run.name}): {told}")
+            told = f"{type(error).__name__}: {error}"
+        write_failure(directory, run, told, traceback.format_exc())
+        say(f"{run.title} ({run.name}): failed: {told}")
+    else:
+        times = {"train": trained - began, "evaluate": time.monotonic() - trained}
+        write_json(folder / TIMES, times)
+        told = f"trained in {times['train']:.0f} s, evaluated in {times['evaluate']:.0f} s"
+        say(f"{run.title} ({run.name}): {told}")
 
 
 def _train(folder: pathlib.Path, run: Run) -> None:
-    """Trains, or goes on training."""
-    if (folder / TRAINED).exists():
+    """Trains, or goes on training; again where the parameters were removed and something is left to ask them."""
+    from iml.training.checkpoints import complete_steps
+
+    if (folder / TRAINED).exists() and complete_steps(folder):
         return
     train = configuration.configure(
         train_entry.train,
@@ -184,15 +236,41 @@ def _keep_programs(directory: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
+def _ends_when_asked() -> Iterator[None]:
+    """SIGTERM ends the process with status 75; what was answered by then is kept. Training has its own handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_) -> None:
+        raise SystemExit(REQUEUE)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _locked(path: pathlib.Path, waits: bool) -> Iterator[bool]:
     """Holds a file's lock, if it can be had or is waited for; the kernel frees that of a process that dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
+        except OSError as error:
+            raise InputError(
+                f"this file system cannot lock files ({error.strerror}), by which workers agree on who does what",
+                path=path,
+                remedy="Mount it with locks (flock), or give study.studies_dir another place",
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield True
 
 
@@ -206,8 +284,23 @@ def _logged(path: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line of a worker."""
+def _end_with(stream: int) -> None:
+    """Asks this process to end when the other side of a pipe is closed: whoever started it has died."""
+
+    def watch() -> None:
+        while os.read(stream, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of a worker.
+
+    Returns:
+      The status to end with.
+    """
     parser = argparse.ArgumentParser(
         "python -m iml.studies.work",
         description=__doc__,
@@ -218,23 +311,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--run", action="append", metavar="NAME", help="do this run only; may be repeated; default: all"
     )
     parser.add_argument("--number", type=int, help="do the run of this number, counted from 0, only")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for runs that others are doing, and do what these leave"
+    )
+    parser.add_argument(
+        "--attached", action="store_true", help="end as after SIGTERM when standard input is closed"
+    )
     arguments = parser.parse_args(argv)
-    record = read_json(arguments.plan)
-    if record is None:
-        parser.error(f"{arguments.plan}: no such file; python -m iml.study --dry_run writes it")
-    directory, plan = runs_lib.from_json(record)
-    wanted = arguments.run
-    if arguments.number is not None:
-        if not 0 <= arguments.number < len(plan):
-            parser.error(f"--number: the plan has {len(plan)} runs")
-        wanted = [*(wanted or ()), plan[arguments.number].name]
-    unknown = set(wanted or ()) - {run.name for run in plan}
-    if unknown:
-        parser.error(f"--run: not in the plan: {', '.join(sorted(unknown))}")
-    work(directory, plan, wanted, lambda text: print(text, flush=True))
-    failed = [run for run in plan if (wanted is None or run.name in wanted) and read_failure(directory, run)]
-    sys.exit(1 if failed else 0)
+    if arguments.attached:
+        _end_with(sys.stdin.fileno())
+    try:
+        directory, plan = runs_lib.read_plan(arguments.plan)
+        wanted = arguments.run
+        if arguments.number is not None:
+            if not 0 <= arguments.number < len(plan):
+                raise InputError(f"the plan has {len(plan)} runs", field="--number")
+            wanted = [*(wanted or ()), plan[arguments.number].name]
+        unknown = set(wanted or ()) - {run.name for run in plan}
+        if unknown:
+            raise InputError(f"not in the plan: {', '.join(sorted(unknown))}", field="--run")
+        # One that is named is waited for: its job is not to end well before it is done.
+        waits = arguments.wait or wanted is not None
+        work(directory, plan, wanted, lambda text: print(text, flush=True), waits)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    mine = [run for run in plan if wanted is None or run.name in wanted]
+    return 1 if any(read_failure(directory, run) for run in mine) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""A study that takes seconds: four tasks of a few rows, a model of some ten thousand parameters, six steps."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from iml import configuration
+from iml.studies import design as design_lib
+from iml.studies.design import Design
+from iml.studies.runs import Plan, expand
+from iml.study import FLAGS, study
+from tests.stores import make_store
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+#: Of the embedded benchmark's splits: two supervised tasks, one partially and one fully held out.
+_TASKS = {
+    "flan.copy": "Text Manipulation",
+    "promptsource.last": "Text Manipulation",
+    "flan.pocket_what_about": "Question Answering",
+    "exmix.pocket_future": "Paraphrasing",
+}
+_STUDY = """
+study.design = @Design()
+Design.name = 'tiny'
+Design.title = 'A & B: 50 % of $x_1$'
+Design.base = @Base()
+Design.factors = (@Factor(),)
+Design.baseline = '2'
+Factor.name = 'EPS'
+Factor.values = {'2': 'Mixture.eps = 2', '8': 'Mixture.eps = 8', 'none': 'Mixture.eps = None'}
+Base.name = 'tiny'
+Base.store_dir = %TINY_STORE
+Base.train = ('runs/quickstart/train.gin',)
+Base.evaluate = ('runs/quickstart/evaluate.gin',)
+Base.train_bindings = (
+    'TRAIN_STEPS = 6', 'CHECKPOINT_PERIOD = 2', 'LOG_PERIOD = 2', 'WARMUP_STEPS = 2', 'BATCH_SIZE = 2', 'LENGTH = 64',
+    'KEEP = 1', 'OPTConfig.num_layers = 1', 'OPTConfig.embed_dim = 8', 'OPTConfig.num_heads = 2',
+    'OPTConfig.ffn_dim = 16', 'OPTConfig.max_positions = 64', 'OPTConfig.dropout = 0.0', 'train.leak_probe = False',
+)
+Base.evaluate_bindings = (
+    'Suite.shots = (0, 1)', 'Suite.max_prompts_per_task = 4', "Suite.scorers = ('sum',)", 'Suite.with_eos = (True,)',
+    'Decoding.max_new_tokens = 2',
+)
+"""
+
+
+def write_study(folder: pathlib.Path, *lines: str) -> pathlib.Path:
+    """The gin file of the study, with further lines, beside its store."""
+    if not (folder / "store").exists():
+        words = "a red dog saw two cats in the old house and then ran home again".split()
+        tasks = {
+            name: {
+                "card": {"category": category, "metrics": ("exact_match",)},
+                **{
+                    split: [
+                        (f"{words[(i + k) % 14]} {words[(3 * i + k) % 14]}", words[(i * k + 1) % 14])
+                        for i in range(rows)
+                    ]
+                    for k, (split, rows) in enumerate({"train": 12, "validation": 6, "test": 6}.items(), 1)
+                },
+            }
+            for name, category in _TASKS.items()
+        }
+        make_store(folder, tasks)
+    path = folder / "tiny.gin"
+    path.write_text("\n".join([f"TINY_STORE = '{folder / 'store'}'", _STUDY, *lines]) + "\n")
+    return path
+
+
+def read_design(folder: pathlib.Path, *lines: str) -> Design:
+    """The study that a gin file says."""
+    given = configuration.arguments(
+        study, design_lib.CONFIGURABLES, [os.fspath(write_study(folder, *lines))], flags=FLAGS
+    )
+    return given["design"]
+
+
+def plan(folder: pathlib.Path, *lines: str) -> Plan:
+    return expand(read_design(folder, *lines), folder / "studies")
+
+
+def command(gin_file: pathlib.Path, studies: pathlib.Path, *flags: str) -> list[str]:
+    words = [f"--gin_file={gin_file}", f"--gin.study.studies_dir={studies}", *flags]
+    return [sys.executable, "-m", "iml.study", *words]
+
+
+def start(*words: str, **pipes) -> subprocess.Popen:
+    """Starts a command in the repository."""
+    return subprocess.Popen(words, cwd=ROOT, env=environment(), **pipes)
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
