@@ -17,10 +17,13 @@ _LINE = 20
 
 
 def draw(design: Design, results: SuiteResults) -> dict[str, Markup]:
-    """Figures by name: `shots`, the mean over all by number of shots; `levels`; or of a grid, `grid`."""
+    """Figures by name: `shots`, the mean over all by number of shots, and `levels`; of a grid, `grid`; and where
+    checkpoints are compared, `convergence`."""
     rows = [row for row in results.rows if row.values and row.scores]
     if len(rows) < 2:
         return {}
+    if all(row.curve for row in rows):
+        return {"convergence": _convergence(rows)}
     if len(design.factors) == 2:
         return {"grid": _grid(design, rows, results)}
     names, axis = [row.name for row in rows], design.factors[0].name
@@ -76,6 +79,15 @@ def _grid(design: Design, rows: Sequence[Scored], results: SuiteResults) -> Mark
         if any((value, name) in found for name in names)
     }
     return _figure(names, lines, along.name, f"Mean over all categories, by {lines_of.name}")
+
+
+def _convergence(rows: Sequence[Scored]) -> Markup:
+    """The average on validation over training, as in figures 5 and 6 of arXiv 2301.13688."""
+    steps = sorted({step for row in rows for step in row.curve})
+    lines = {row.name: [Score(row.curve.get(step)) for step in steps] for row in rows}
+    chart = charts.curve(steps, lines, "Validation over training")
+    told = tag("p", "Mean over seeds on the validation split", class_="soft")
+    return tag("div", page.legend(list(lines)), chart, told)
 
 
 def _figure(names: Sequence[str], lines: Mapping[str, Sequence[Score]], axis: str, caption: str) -> Markup:

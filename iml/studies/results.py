@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from iml.errors import InputError
+from iml.evaluation.reports.curve_report import JSON as CURVE_FILE
 from iml.evaluation.reports.report import read_result
 from iml.evaluation.results.result import Result
-from iml.evaluation.scores.aggregation import cells, result_units
+from iml.evaluation.scores.aggregation import AVERAGE, cells, result_units
 from iml.evaluation.scores.comparison import RESAMPLES, difference_cells
 from iml.evaluation.scores.uncertainty import interval, p_value
 from iml.evaluation.scores.units import Unit, by_level, join_categories, mean
 from iml.studies.runs import Plan, Row
-from iml.studies.work import SCORES, read_failure, results_folder
+from iml.studies.work import CURVE, SCORES, read_failure, read_json, results_folder
 
 #: Cells of scores or differences by shots, as `aggregation` and `comparison` have them.
 Cells = Mapping[str, Mapping[str, Any]]
@@ -43,6 +44,8 @@ class Scored:
       problem: why one is missing, or "".
       scores: by place, cells.
       differences: by place, cells of the difference from the baseline; {} for the baseline itself.
+      curve: by training step, the average on validation over the seeds that are there; {} where checkpoints were
+        not compared.
       behind: what the selected setting has more on average, with "low", "high" and "p"; {} for an untuned model.
     """
 
@@ -52,6 +55,7 @@ class Scored:
     problem: str
     scores: Mapping[Place, Cells]
     differences: Mapping[Place, Cells]
+    curve: Mapping[int, float]
     behind: Mapping[str, Any]
 
 
@@ -100,6 +104,7 @@ class SuiteResults:
                     "problem": row.problem,
                     "scores": by_name(row.scores),
                     "differences": by_name(row.differences),
+                    "curve": {str(step): score for step, score in row.curve.items()},
                     "behind": dict(row.behind),
                 }
                 for row in self.rows
@@ -150,6 +155,7 @@ def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
                 _problem(plan, row) if len(found[row.name]) < len(row.runs) else "",
                 _score_cells(whole.get(row.name, []), places, shots),
                 _differences(units, row.name, baseline, places, shots),
+                _curve(plan, row, suite),
                 {} if behind is None else _told(behind),
             )
         )
@@ -165,6 +171,16 @@ def _read(plan: Plan, row: Row, suite: str) -> dict[int, Result]:
         if (folder / SCORES).exists():
             found[number] = read_result(folder, row.name)
     return found
+
+
+def _curve(plan: Plan, row: Row, suite: str) -> dict[int, float]:
+    """By step, the average on validation, over the seeds whose checkpoints are evaluated."""
+    scores: dict[int, list[float]] = {}
+    for run in row.runs:
+        curve = read_json(results_folder(plan.directory, run, row.evaluations[suite]) / CURVE / CURVE_FILE)
+        for point in (curve or {}).get("points", ()):
+            scores.setdefault(point["step"], []).append(point["average"][AVERAGE]["mean"])
+    return {step: float(np.mean(found)) for step, found in sorted(scores.items())}
 
 
 def _over_seeds(by_seed: Mapping[int, Sequence[Unit]], seeds: Sequence[int]) -> list[Unit]:

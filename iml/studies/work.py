@@ -38,6 +38,8 @@ from iml.training.distributed import REQUEUE
 TRAINED, FAILURE, LOG, SCORES = "trained.json", "failure.json", "log.txt", "scores.json"
 #: Seconds of a run that was not cut off.
 TIMES = "times.json"
+#: Within an evaluation's folder, the results of all checkpoints on validation.
+CURVE = "curve"
 #: Held by whoever does the run; holds the number of that process.
 _LOCK = ".lock"
 #: Compiled programs, for runs that differ only in data and for later processes.
@@ -204,7 +206,7 @@ def _evaluate(directory: pathlib.Path, run: Run, evaluation: Evaluation) -> None
         return
     model = folder
     if evaluation.best:
-        curve = _ask(evaluation, folder, output / "curve", ("Suite.split = 'validation'",), True)
+        curve = _ask(evaluation, folder, output / CURVE, ("Suite.split = 'validation'",), True)
         model = folder / "checkpoints" / str(curve["chosen"])
     _ask(evaluation, model, output, (), False)
 
