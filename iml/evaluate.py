@@ -10,7 +10,6 @@ goes on with the tasks that it lacks. Several processes may evaluate one model t
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import pathlib
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from iml import configuration
 from iml.data import prompts
+from iml.data.settings import plain
 from iml.errors import InputError
 from iml.evaluation.engines import backends
 from iml.evaluation.engines.backends import Backend, CompletionEndpoint, TransformersModel
@@ -227,7 +227,7 @@ def _evaluate_all(
         print(f"checkpoints: {', '.join(map(str, steps))}")
         return again(model=model, output_dir=output_dir, dry_run=True)
     asked = {name: value for name, value in given.items() if value is not None}
-    asked |= {"suite": dataclasses.asdict(suite), "store": ExampleStore(store_dir).fingerprint}
+    asked |= {"suite": plain(suite), "store": ExampleStore(store_dir).fingerprint}
     curve = curve_report.evaluate_steps(
         os.fspath(model),
         output_dir,
