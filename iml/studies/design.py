@@ -24,6 +24,7 @@ class Base:
     Attributes:
       name: what reports call it.
       store_dir: the example store of training and evaluation.
+      vocabulary_dir: folder of the BPE, for the macro VOCABULARY_DIR of a training run; None where its files say.
       train: gin files of iml.train.
       evaluate: gin files of iml.evaluate.
       prepare: gin files of iml.prepare, by which a store that is missing is made; () where it must exist.
@@ -35,6 +36,7 @@ class Base:
     store_dir: str
     train: Sequence[str]
     evaluate: Sequence[str]
+    vocabulary_dir: str | None = None
     prepare: Sequence[str] = ()
     train_bindings: Bindings = ()
     evaluate_bindings: Bindings = ()

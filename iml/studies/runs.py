@@ -196,7 +196,10 @@ class _Maker:
     ) -> Run:
         """The run of a setting and a seed."""
         base, begins_from = self.design.base, None
-        lines = [f"STORE_DIR = {base.store_dir!r}", *base.train_bindings, *bindings, f"SEED = {seed}"]
+        # The last of several bindings holds: a setting may include whole runs, which have their own folders.
+        lines = [*base.train_bindings, *bindings, f"STORE_DIR = {base.store_dir!r}", f"SEED = {seed}"]
+        if base.vocabulary_dir is not None:
+            lines.append(f"VOCABULARY_DIR = {base.vocabulary_dir!r}")
         if untuned:
             lines.append("TRAIN_STEPS = 0")
         for name, run in self.before.items():
