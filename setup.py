@@ -59,6 +59,7 @@ setup(
         "gcs": GCS,
         "tokamax": ["tokamax==0.0.12"],
         "endpoint": ["openai>=2"],
+        "ray": ["ray>=2.40"],
         "data": DATA,
         "beam": BEAM,
         "test": TEST,

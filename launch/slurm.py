@@ -70,24 +70,29 @@ def script(arguments: argparse.Namespace, words: list[str]) -> str:
     lines += [f"#SBATCH --{name}={value}" for name, value in options.items() if value is not None]
     lines += ["#SBATCH --requeue", *(f"#SBATCH {option}" for option in arguments.sbatch)]
     run = shlex.join(["python", "-u", "-m", "iml.train", "--distributed", *words])
-    lines += [
+    # The first that has saved must not end the others while they do; one that crashed ends them after a while.
+    lines += steps(f"srun --kill-on-bad-exit=0 --wait=180 --label {run}", arguments.setup, arguments.restarts)
+    return "\n".join(lines) + "\n"
+
+
+def steps(command: str, setup: str, restarts: int) -> list[str]:
+    """What a batch script does after its options: runs a command, and requeues the job where it wants that."""
+    return [
         "set -u",
         # Where preemption signals this script too, it must outlive the tasks to requeue.
         "trap : TERM",
-        *([arguments.setup] if arguments.setup else []),
-        # The first that has saved must not end the others while they do; one that crashed ends them after a while.
-        f"srun --kill-on-bad-exit=0 --wait=180 --label {run}",
+        *([setup] if setup else []),
+        command,
         "status=$?",
         f"if [ $status -eq {PREEMPTED} ]; then",
-        f"  if [ ${{SLURM_RESTART_COUNT:-0}} -lt {arguments.restarts} ]; then",
+        f"  if [ ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]; then",
         '    echo "saved; requeueing"',
         '    scontrol requeue "$SLURM_JOB_ID" && exit 0',
         "  fi",
-        f'  echo "not requeued after $SLURM_RESTART_COUNT restarts of {arguments.restarts}" >&2',
+        f'  echo "not requeued after $SLURM_RESTART_COUNT restarts of {restarts}" >&2',
         "fi",
         "exit $status",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -104,14 +109,23 @@ def main(argv: list[str] | None = None) -> int:
         print(text, end="")
         return 0
     try:
-        _submit(text, arguments.log_dir)
+        job = submit(text, arguments.log_dir)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(f"submitted job {job}; follow it: tail -F {arguments.log_dir}/*-{job}.out; end it: scancel {job}")
     return 0
 
 
-def _submit(text: str, log_dir: str) -> None:
+def submit(text: str, log_dir: str) -> str:
+    """Submits a batch script.
+
+    Returns:
+      The job's number.
+
+    Raises:
+      InputError: SLURM is not here, or refuses the script.
+    """
     if shutil.which("sbatch") is None:
         raise InputError(
             "sbatch is not here", remedy="Run this on a login node, or see the script with --dry_run"
@@ -121,8 +135,7 @@ def _submit(text: str, log_dir: str) -> None:
     done = subprocess.run(["sbatch", "--parsable"], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"sbatch: {done.stderr.strip()}", remedy="See the script with --dry_run")
-    job = done.stdout.strip().split(";")[0]
-    print(f"submitted job {job}; follow it: tail -F {log_dir}/*-{job}.out; end it: scancel {job}")
+    return done.stdout.strip().split(";")[0]
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from tests.stores import make_store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 #: Of the embedded benchmark's splits: two supervised tasks, one partially and one fully held out.
-_TASKS = {
-    "flan.copy": "Text Manipulation",
+_CATEGORIES = {
+    "flan.even": "Text Classification",
     "promptsource.last": "Text Manipulation",
     "flan.pocket_what_about": "Question Answering",
-    "exmix.pocket_future": "Paraphrasing",
+    "exmix.entails": "Textual Entailment",
 }
+_SPLITS = {"train": 12, "validation": 6, "test": 8}
 _STUDY = """
 study.design = @Design()
 Design.name = 'tiny'
@@ -36,13 +37,14 @@ Base.store_dir = %TINY_STORE
 Base.train = ('runs/quickstart/train.gin',)
 Base.evaluate = ('runs/quickstart/evaluate.gin',)
 Base.train_bindings = (
-    'TRAIN_STEPS = 6', 'CHECKPOINT_PERIOD = 2', 'LOG_PERIOD = 2', 'WARMUP_STEPS = 2', 'BATCH_SIZE = 2', 'LENGTH = 64',
+    'TRAIN_STEPS = 6', 'CHECKPOINT_PERIOD = 2', 'LOG_PERIOD = 2', 'WARMUP_STEPS = 2', 'BATCH_SIZE = 2',
+    'LENGTH = 64',
     'KEEP = 1', 'OPTConfig.num_layers = 1', 'OPTConfig.embed_dim = 8', 'OPTConfig.num_heads = 2',
     'OPTConfig.ffn_dim = 16', 'OPTConfig.max_positions = 64', 'OPTConfig.dropout = 0.0', 'train.leak_probe = False',
 )
 Base.evaluate_bindings = (
-    'Suite.shots = (0, 1)', 'Suite.max_prompts_per_task = 4', "Suite.scorers = ('sum',)", 'Suite.with_eos = (True,)',
-    'Decoding.max_new_tokens = 2',
+    'Suite.shots = (0, 1)', 'Suite.max_prompts_per_task = 4', 'Decoding.max_new_tokens = 2',
+    "Suite.scorers = ('sum',)", 'Suite.with_eos = (True,)',
 )
 """
 
@@ -50,24 +52,23 @@ Base.evaluate_bindings = (
 def write_study(folder: pathlib.Path, *lines: str) -> pathlib.Path:
     """The gin file of the study, with further lines, beside its store."""
     if not (folder / "store").exists():
-        words = "a red dog saw two cats in the old house and then ran home again".split()
         tasks = {
             name: {
-                "card": {"category": category, "metrics": ("exact_match",)},
-                **{
-                    split: [
-                        (f"{words[(i + k) % 14]} {words[(3 * i + k) % 14]}", words[(i * k + 1) % 14])
-                        for i in range(rows)
-                    ]
-                    for k, (split, rows) in enumerate({"train": 12, "validation": 6, "test": 6}.items(), 1)
-                },
+                "card": {"category": category, "metrics": ("accuracy",)},
+                **{split: [_row(number + 20 * k) for number in range(rows)] for k, (split, rows) in
+                   enumerate(_SPLITS.items())},
             }
-            for name, category in _TASKS.items()
-        }
+            for name, category in _CATEGORIES.items()
+        }  # fmt: skip
         make_store(folder, tasks)
     path = folder / "tiny.gin"
     path.write_text("\n".join([f"TINY_STORE = '{folder / 'store'}'", _STUDY, *lines]) + "\n")
     return path
+
+
+def _row(number: int) -> dict[str, object]:
+    answers = ["yes", "no", "the old house"]
+    return {"source": f"is {number} {number % 7}?", "target": answers[number % 3], "candidates": answers}
 
 
 def read_design(folder: pathlib.Path, *lines: str) -> Design:
