@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from iml.data.store import ExampleStore
     from iml.evaluation.engines.engine import Engine
+    from iml.evaluation.engines.opt_engine import OPTEngine
     from iml.evaluation.requests import Selected
 
 
@@ -111,6 +112,82 @@ def evaluate(
     Raises:
       InputError: a setting or a file is wrong, or every task failed.
     """
+    several = distributed or coordinator_address or num_processes or process_id
+    if several and (all_checkpoints or seqio_modules or isinstance(model, Backend)):
+        raise InputError(
+            "several processes evaluate one checkpoint by the project's own engine, without SeqIO's metrics",
+            field="--distributed" if distributed else "--coordinator_address",
+        )
+    if compilation_cache is not None:
+        _keep_programs(compilation_cache)
+    one = functools.partial(
+        _evaluate_one,
+        engines=_Engines(vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules),
+        store_dir=store_dir,
+        suite=suite,
+        seed=seed,
+        compare=compare,
+        seqio_modules=seqio_modules,
+        data_dir=data_dir,
+        dry_run=dry_run,
+    )
+    if all_checkpoints:
+        given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
+        return _evaluate_all(one, model, store_dir, output_dir, suite, given, dry_run)
+    watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
+    with processes.together(watch):
+        return one(model, output_dir, process=(0, 1) if watch is None else processes.numbered())
+
+
+class _Engines:
+    """Opens models. Checkpoints of one model are opened by one engine, which compiles once for all."""
+
+    def __init__(
+        self,
+        vocabulary_dir: str | None,
+        mesh: MeshConfig,
+        max_length: int | None,
+        batch_size: int,
+        bos: bool,
+        dtype: str | None,
+        rules: PartitionRules,
+    ):
+        self._vocabulary_dir = None if vocabulary_dir is None else os.fspath(vocabulary_dir)
+        self._mesh, self._settings = mesh, (max_length, batch_size, bos, dtype, rules)
+        self._engine: OPTEngine | None = None
+
+    def open(self, model: str | TransformersModel | CompletionEndpoint) -> Engine:
+        """The engine of a model; the one opened before is of no use any more."""
+        if isinstance(model, Backend):
+            return model.open()
+        from iml.evaluation.engines.loading import load_model
+        from iml.evaluation.engines.opt_engine import OPTEngine
+        from iml.training.mesh import make_mesh
+
+        if self._engine is not None:
+            self._engine.load(None)
+        loaded = load_model(os.fspath(model), self._vocabulary_dir, make_mesh(self._mesh), *self._settings)
+        if self._engine is not None and self._engine.takes(loaded):
+            self._engine.load(loaded.params)
+        else:
+            self._engine = OPTEngine(loaded)
+        return self._engine
+
+
+def _evaluate_one(
+    model: str | TransformersModel | CompletionEndpoint,
+    output_dir: str,
+    engines: _Engines,
+    store_dir: str,
+    suite: Suite,
+    seed: int,
+    compare: Sequence[str],
+    seqio_modules: Sequence[str],
+    data_dir: str,
+    dry_run: bool,
+    process: tuple[int, int] = (0, 1),
+) -> dict[str, Any]:
+    """Evaluates one model; `process` as for `runner.Runner`, everything else as for `evaluate`."""
     from rich.console import Console
 
     from iml.data.store import ExampleStore
@@ -121,92 +198,57 @@ def evaluate(
     from iml.evaluation.results.results_folder import read_efficiency
     from iml.evaluation.scores import aggregation
 
-    several = distributed or coordinator_address or num_processes or process_id
-    if several and (all_checkpoints or seqio_modules or isinstance(model, Backend)):
-        raise InputError(
-            "several processes evaluate one checkpoint by the project's own engine, without SeqIO's metrics",
-            field="--distributed" if distributed else "--coordinator_address",
-        )
-    if compilation_cache is not None:
-        _keep_programs(compilation_cache)
-    if all_checkpoints:
-        # What changes with the checkpoint is given again; everything else is as it was given here.
-        again = functools.partial(
-            evaluate,
-            store_dir=store_dir,
-            suite=suite,
-            vocabulary_dir=vocabulary_dir,
-            batch_size=batch_size,
-            max_length=max_length,
-            bos=bos,
-            dtype=dtype,
-            mesh=mesh,
-            rules=rules,
-            seed=seed,
-            compare=compare,
-            seqio_modules=seqio_modules,
-            data_dir=data_dir,
-        )
-        given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
-        return _evaluate_all(again, model, store_dir, output_dir, suite, given, dry_run)
+    console = Console(quiet=process[0] > 0)
+    store = ExampleStore(store_dir)
+    selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
+    for pattern, reason in missing.items():
+        console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    _describe(console, store, selected, suite, every_task=dry_run)
+    if dry_run:
+        console.print(configuration.operative(), markup=False, highlight=False)
+        return {}
 
-    watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
-    with processes.together(watch):
-        process = (0, 1) if watch is None else processes.numbered()
-        console = Console(quiet=process[0] > 0)
-        store = ExampleStore(store_dir)
-        selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
-        for pattern, reason in missing.items():
-            console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
-        _describe(console, store, selected, suite, every_task=dry_run)
-        if dry_run:
-            console.print(configuration.operative(), markup=False, highlight=False)
-            return {}
-
-        clock = efficiency.Clock()
-        titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
-        earlier = [report.read_result(folder, title) for folder, title in zip(compare, titles, strict=False)]
-        with clock.phase("load"):
-            if isinstance(model, Backend):
-                engine, name = model.open(), model.name
-            else:
-                name = os.fspath(model)
-                engine = _open(name, vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules)
-            header = make_header(engine, name, store, suite, seed)
-        with clock.phase("answer"):
-            outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header, process)
-        if process[0] > 0:
-            return {}
-        for name, reason in outcome.failures.items():
-            console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
-        if not outcome.predictions:
-            name, reason = next(iter(outcome.failures.items()))
-            raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
-        with clock.phase("score"):
-            scores = aggregation.aggregate(
-                outcome.predictions,
-                {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
-                {name: task.level for name, task in selected.items()},
-                header,
-                {**missing, **outcome.failures},
-            )
-            if seqio_modules:
-                scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
-            scores["comparisons"] = {
-                old.folder: _compare((old.scores, old.predictions), (scores, outcome.predictions))
-                for old in earlier
-            }
-        scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
-        report.write_scores(output_dir, scores)
-        results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
-        _, page = report.write_report(output_dir, results)
-        report.print_summary(results, console)
-        console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-        return scores
+    clock = efficiency.Clock()
+    titles = report.name_results([*map(os.fspath, compare), os.fspath(output_dir)])
+    earlier = [report.read_result(folder, title) for folder, title in zip(compare, titles, strict=False)]
+    with clock.phase("load"):
+        engine = engines.open(model)
+        name = model.name if isinstance(model, Backend) else os.fspath(model)
+        header = make_header(engine, name, store, suite, seed)
+    with clock.phase("answer"):
+        outcome = _run(console, engine, store, suite, seed, name, selected, output_dir, header, process)
+    if process[0] > 0:
+        return {}
+    for name, reason in outcome.failures.items():
+        console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
+    if not outcome.predictions:
+        name, reason = next(iter(outcome.failures.items()))
+        raise InputError(f"every task failed, {name} for one: {reason}", path=store_dir)
+    with clock.phase("score"):
+        scores = aggregation.aggregate(
+            outcome.predictions,
+            {name: suite.scored(entry.card) for name, entry in store.tasks.items()},
+            {name: task.level for name, task in selected.items()},
+            header,
+            {**missing, **outcome.failures},
+        )
+        if seqio_modules:
+            scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
+        scores["comparisons"] = {
+            old.folder: _compare((old.scores, old.predictions), (scores, outcome.predictions))
+            for old in earlier
+        }
+    scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
+    report.write_scores(output_dir, scores)
+    results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
+    _, page = report.write_report(output_dir, results)
+    report.print_summary(results, console)
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return scores
 
 
 def _evaluate_all(
-    again: Callable[..., Any],
+    one: Callable[..., Any],
     model: str | TransformersModel | CompletionEndpoint,
     store_dir: str,
     output_dir: str,
@@ -225,7 +267,7 @@ def _evaluate_all(
         raise InputError(problem, path=None if isinstance(model, Backend) else model, field="evaluate.model")
     if dry_run:
         print(f"checkpoints: {', '.join(map(str, steps))}")
-        return again(model=model, output_dir=output_dir, dry_run=True)
+        return one(model, output_dir)
     asked = {name: value for name, value in given.items() if value is not None}
     asked |= {"suite": plain(suite), "store": ExampleStore(store_dir).fingerprint}
     curve = curve_report.evaluate_steps(
@@ -233,7 +275,7 @@ def _evaluate_all(
         output_dir,
         steps,
         asked,
-        lambda checkpoint, folder: again(model=checkpoint, output_dir=folder),
+        one,
         lambda text: print(text, flush=True),
     )
     print(f"picked: step {curve.chosen}; curve: {pathlib.Path(output_dir) / curve_report.PAGE}")
@@ -265,25 +307,6 @@ def _keep_programs(folder: str) -> None:
 
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder).resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _open(
-    path: str,
-    vocabulary_dir: str | None,
-    mesh: MeshConfig,
-    max_length: int | None,
-    batch_size: int,
-    bos: bool,
-    dtype: str | None,
-    rules: PartitionRules,
-) -> Engine:
-    """The project's own engine with a model on the mesh."""
-    from iml.evaluation.engines.loading import load_model
-    from iml.evaluation.engines.opt_engine import OPTEngine
-    from iml.training.mesh import make_mesh
-
-    folder = None if vocabulary_dir is None else os.fspath(vocabulary_dir)
-    return OPTEngine(load_model(path, folder, make_mesh(mesh), max_length, batch_size, bos, dtype, rules))
 
 
 def _run(console, engine, store, suite, seed, path, selected, output_dir, header, process):

@@ -187,6 +187,10 @@ def test_every_checkpoint_of_a_run_is_evaluated_once_and_one_is_picked(folder, c
         step: json.loads((folder / "curve" / str(step) / "scores.json").read_text())["levels"]
         for step in (10, 20)
     }
+    # What is compiled serves every checkpoint, but for the cast of the parameters that are read.
+    scores = [json.loads((folder / "curve" / str(step) / "scores.json").read_text()) for step in (10, 20)]
+    first, second = (found["efficiency"]["compile"]["programs"] for found in scores)
+    assert first > 5 and second <= 1
     for point in curve["points"]:
         assert point["levels"]["supervised"]["0"]["mean"] == means[point["step"]]["supervised"]["0"]["mean"]
     assert curve == json.loads((folder / "curve" / "curve.json").read_text())

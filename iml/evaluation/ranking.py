@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from iml.errors import InputError
-from iml.evaluation.engines.engine import Engine, Likelihood, Progress, no_progress
+from iml.evaluation.engines.engine import Engine, Likelihood, Tell, tell_nobody
 from iml.evaluation.requests import Request
 
 #: How a candidate's log-likelihood becomes its score.
@@ -58,37 +58,40 @@ def rank(
     requests: Sequence[Request],
     scorers: Sequence[str],
     primary: str,
-    progress: Progress = no_progress,
+    tell: Tell = tell_nobody,
 ) -> list[Ranking]:
     """The rankings of requests, in their order.
 
     Args:
       scorers: names as of `scorer_names`.
       primary: the scorer whose ties are flagged.
-      progress: called with the number of requests done since the last call.
+      tell: called with each request's number and its ranking, as soon as that is known.
 
     Raises:
       InputError: a scorer counts </s>, whose likelihood the engine cannot tell.
     """
-    found = engine.likelihoods([(r.prompt.source, r.candidates) for r in requests], progress)
-    plain: list[Sequence[Likelihood | None]] = [[None] * len(r.candidates) for r in requests]
     distinct = tuple(dict.fromkeys(text for r in requests for text in r.candidates))
+    plain: dict[str, Likelihood | None] = dict.fromkeys(distinct)
     if distinct and any(name.startswith("unconditional") for name in scorers):
         [alone] = engine.likelihoods([(UNCONDITIONAL_CONTEXT, distinct)])
-        by_text = dict(zip(distinct, alone, strict=True))
-        plain = [[by_text[text] for text in r.candidates] for r in requests]
-    if any(name.endswith("_eos") for name in scorers) and any(
-        math.isnan(likelihood.eos) for likelihoods in found for likelihood in likelihoods
-    ):
-        raise InputError(
-            "this engine cannot tell how likely an answer ends",
-            field="Suite.with_eos",
-            remedy="Set it to [False]",
-        )
-    return [
-        _ranking(request.candidates, conditional, unconditional, scorers, primary)
-        for request, conditional, unconditional in zip(requests, found, plain, strict=True)
-    ]
+        plain = dict(zip(distinct, alone, strict=True))
+    with_eos = any(name.endswith("_eos") for name in scorers)
+    rankings: list[Ranking | None] = [None] * len(requests)
+
+    def collect(number: int, found: Sequence[Likelihood]) -> None:
+        if with_eos and any(math.isnan(likelihood.eos) for likelihood in found):
+            raise InputError(
+                "this engine cannot tell how likely an answer ends",
+                field="Suite.with_eos",
+                remedy="Set it to [False]",
+            )
+        candidates = requests[number].candidates
+        alone = [plain[text] for text in candidates]
+        rankings[number] = _ranking(candidates, found, alone, scorers, primary)
+        tell(number, rankings[number])
+
+    engine.likelihoods([(r.prompt.source, r.candidates) for r in requests], collect)
+    return rankings
 
 
 def _ranking(

@@ -1,4 +1,4 @@
-"""From a suite to predictions: one queue of requests over all tasks and shots, saved task by task."""
+"""From a suite to predictions: one queue of requests over all tasks and shots, saved as answers come."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import dataclasses
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation import metrics, ranking
-from iml.evaluation.engines.engine import Engine, Progress
+from iml.evaluation.engines.engine import Engine, Generated
 from iml.evaluation.progress import Watch, estimate, weight
 from iml.evaluation.requests import Request, Selected, make_requests
-from iml.evaluation.results.results_folder import Prediction, ResultsFolder
+from iml.evaluation.results.results_folder import Key, Prediction, ResultsFolder
 from iml.evaluation.suites import Suite
 
 #: Requests that are answered together, at least; tasks are kept whole.
 _WAVE = 2048
+#: Called with the number of a request and its answer: prediction, scores, picks, flags.
+_Keep = Callable[[int, Prediction], None]
 _PROVENANCE = ("template", "delimiter", "definition_prefix", "input_prefix", "demonstrations")
 
 
@@ -28,7 +30,8 @@ class Outcome:
     """What a run of a suite left.
 
     Attributes:
-      predictions: one for each request, in the order of tasks, shots and rows.
+      predictions: one for each request, in the order of tasks, shots and rows; none in other processes than the
+        first.
       failures: by task left out, what went wrong.
     """
 
@@ -74,34 +77,53 @@ class Runner:
     ) -> Outcome:
         """Answers everything that the output folder does not hold yet.
 
-        A task's predictions reach the file all together, so a run that was killed goes on with the tasks that
-        it lacks. A task that fails is left out and named among the failures; a next run tries it again.
+        A run that was killed goes on with the requests that it has no answer to. A task that fails is left out
+        and named among the failures; a next run tries it again.
 
         Args:
           selected: the tasks, by name.
-          output_dir: gets `header.json`, `results.jsonl` and `efficiency.jsonl`.
+          output_dir: gets `header.json`, `results.jsonl`, `efficiency.jsonl`, and `answers.jsonl` until all is
+            answered.
           header: what the predictions depend on; those of another header are replaced.
           watch: is told what is answered.
         """
         watch = watch or Watch()
         folder = ResultsFolder(output_dir, *self._process)
-        done = folder.resume(header, {name: self._size(task) for name, task in selected.items()})
+        asked = {
+            name: [(shots, row) for shots in self._suite.shots for row in task.rows]
+            for name, task in selected.items()
+        }
+        done = folder.resume(header, asked)
         ahead = {name: task for name, task in selected.items() if name not in done}
         work = estimate(self._store, ahead, self._suite, self._seed)
-        total = sum(map(self._size, selected.values()))
-        watch.begin(_sum(work.values()), total, total - sum(map(self._size, ahead.values())))
+        total, left = (sum(len(asked[name]) for name in tasks) for tasks in (selected, ahead))
+        watch.begin(_sum(work.values()), total, total - left + len(folder.answers))
         # Whatever one task's data, metrics or answers do must not end the others: hence the broad excepts.
         failures: dict[str, str] = {}
-        for wave in self._waves(list(ahead.values()), failures):
-            watch.correct(_sum(work[name] for name in wave), _sum(map(self._work, wave.values())))
-            for name, answers in self._answer_wave(wave, failures, watch, folder).items():
-                try:
-                    predictions = self._describe(selected[name], wave[name], answers)
-                except Exception as error:
-                    failures[name] = _told(error)
-                    continue
-                folder.append(predictions)
-                done[name] = predictions
+        try:
+            for wave in self._waves(list(ahead.values()), failures):
+                unanswered = [
+                    request
+                    for requests in wave.values()
+                    for request in requests
+                    if _key(request) not in folder.answers
+                ]
+                watch.correct(_sum(work[name] for name in wave), self._work(unanswered))
+                for name in self._answer_wave(wave, failures, watch, folder):
+                    if not folder.writes:
+                        continue
+                    answers = [folder.answers[_key(request)] for request in wave[name]]
+                    try:
+                        predictions = self._describe(selected[name], wave[name], answers)
+                    except Exception as error:
+                        failures[name] = _told(error)
+                        continue
+                    folder.append(name, predictions)
+                    done[name] = predictions
+        finally:
+            folder.flush()
+        if not failures:
+            folder.finish()
         return Outcome([line for name in selected if name in done for line in done[name]], failures)
 
     def _waves(
@@ -122,93 +144,80 @@ class Runner:
 
     def _answer_wave(
         self, wave: Mapping[str, list[Request]], failures: dict[str, str], watch: Watch, folder: ResultsFolder
-    ) -> dict[str, list[Prediction]]:
-        before = watch.done
+    ) -> list[str]:
+        """Sees to it that the folder has all answers of these tasks; gives the tasks of which it has."""
         try:
-            answers, spent = self._answer(
-                [request for requests in wave.values() for request in requests], watch
-            )
+            self._answer([request for requests in wave.values() for request in requests], watch, folder)
         except Exception as error:
-            watch.done = before
             if len(wave) > 1:
                 # Together they fail: one by one shows whose fault it is.
                 parts = [self._answer_wave({name: wave[name]}, failures, watch, folder) for name in wave]
-                return {name: lines for part in parts for name, lines in part.items()}
+                return [name for part in parts for name in part]
             failures[next(iter(wave))] = _told(error)
-            return {}
-        folder.append_efficiency(spent)
-        rest = iter(answers)
-        return {name: [next(rest) for _ in requests] for name, requests in wave.items()}
+            return []
+        return list(wave)
 
-    def _answer(
-        self, requests: Sequence[Request], watch: Watch
-    ) -> tuple[list[Prediction], list[dict[str, Any]]]:
-        """What the model says to each request (prediction, scores, picks, flags), and what that took."""
-        answers: list[Prediction] = [{}] * len(requests)
-        spent = []
+    def _answer(self, requests: Sequence[Request], watch: Watch, folder: ResultsFolder) -> None:
+        """Has the model answer what the folder has no answer to, and notes what that took."""
         for kind, answer in (("rank", self._rank), ("generate", self._generate)):
-            places = [i for i, request in enumerate(requests) if request.kind == kind]
-            if not places:
+            asked = [
+                request
+                for request in requests
+                if request.kind == kind and _key(request) not in folder.answers
+            ]
+            if not asked:
                 continue
-            asked = [requests[i] for i in places]
-            share = self._work(asked)[kind] / len(asked)
+
+            def keep(number: int, found: Prediction, asked: Sequence[Request] = asked) -> None:
+                request = asked[number]
+                folder.note(_key(request), found)
+                watch.answered(request.kind, weight(request, self._suite), 1)
+
             watch.start()
             began = time.monotonic()
-            found, written = answer(
-                asked, lambda n, kind=kind, share=share: watch.answered(kind, n * share, n)
-            )
-            for i, line in zip(places, found, strict=True):
-                answers[i] = line
+            written = answer(asked, keep)
             read = sum(len(request.prompt.source) for request in asked)
-            spent.append(
-                {
-                    "kind": kind,
-                    "seconds": time.monotonic() - began,
-                    "requests": len(asked),
-                    "characters": read,
-                    **written,
-                }
+            seconds = time.monotonic() - began
+            folder.append_efficiency(
+                {"kind": kind, "seconds": seconds, "requests": len(asked), "characters": read, **written}
             )
-        return answers, spent
 
-    def _rank(
-        self, requests: Sequence[Request], progress: Progress
-    ) -> tuple[list[Prediction], dict[str, int]]:
+    def _rank(self, requests: Sequence[Request], keep: _Keep) -> dict[str, int]:
         primary = self._suite.primary_scorer
-        rankings = ranking.rank(self._engine, requests, self._scorers, primary, progress)
-        lines = [
-            {
-                "prediction": request.candidates[found.picks[primary]],
+
+        def tell(number: int, found: ranking.Ranking) -> None:
+            answer = {
+                "prediction": requests[number].candidates[found.picks[primary]],
                 "scores": found.scores,
                 "picks": found.picks,
                 "truncated": found.truncated,
                 "flags": found.flags,
             }
-            for request, found in zip(requests, rankings, strict=True)
-        ]
-        return lines, {"candidates": sum(len(request.candidates) for request in requests)}
+            keep(number, answer)
 
-    def _generate(
-        self, requests: Sequence[Request], progress: Progress
-    ) -> tuple[list[Prediction], dict[str, int]]:
+        ranking.rank(self._engine, requests, self._scorers, primary, tell)
+        return {"candidates": sum(len(request.candidates) for request in requests)}
+
+    def _generate(self, requests: Sequence[Request], keep: _Keep) -> dict[str, int]:
         prompts = [request.prompt for request in requests]
+
+        def tell(number: int, found: Generated) -> None:
+            answer = {
+                "prediction": found.text,
+                "scores": {},
+                "picks": {},
+                "truncated": found.truncated,
+                "flags": [] if found.finished else ["unfinished"],
+            }
+            keep(number, answer)
+
         texts = self._engine.generate(
             [prompt.source for prompt in prompts],
             self._suite.decoding,
             [prompt.parts for prompt in prompts],
-            progress,
+            tell,
         )
-        lines = [
-            {
-                "prediction": answer.text,
-                "scores": {},
-                "picks": {},
-                "truncated": answer.truncated,
-                "flags": [] if answer.finished else ["unfinished"],
-            }
-            for answer in texts
-        ]
-        return lines, {"tokens": sum(len(answer.tokens) for answer in texts)}
+        return {"tokens": sum(len(answer.tokens) for answer in texts)}
 
     def _work(self, requests: Sequence[Request]) -> dict[str, float]:
         work: dict[str, float] = defaultdict(float)
@@ -258,8 +267,9 @@ class Runner:
             for i, (request, answer) in enumerate(zip(requests, answers, strict=True))
         ]
 
-    def _size(self, task: Selected) -> int:
-        return len(task.rows) * len(self._suite.shots)
+
+def _key(request: Request) -> Key:
+    return request.task, request.shots, request.row
 
 
 def _sum(works: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -9,15 +10,21 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 from iml.data.store import ExampleStore
-from iml.evaluation import runner
 from iml.evaluation.engines.engine import Generated
 from iml.evaluation.requests import select
+from iml.evaluation.results import results_folder
+from iml.evaluation.results.results_folder import ANSWERS, RESULTS
+from iml.evaluation.runner import Outcome, Runner
 from iml.evaluation.suites import Suite
 from tests.stores import make_store
 
 SUITE = Suite(shots=(0,), split_scheme="pocket")
 TASKS, ROWS = 40, 25
+#: Seconds whose answers a kill may lose, here.
+PERIOD = 0.05
 
 
 class Echo:
@@ -27,54 +34,96 @@ class Echo:
         self.facts = {"engine": "echo"}
         self._log, self._seconds = log, seconds
 
-    def likelihoods(self, pairs, progress=None):
+    def likelihoods(self, pairs, tell=None):
         return []
 
-    def generate(self, sources, decoding, parts=None, progress=lambda count: None):
-        with self._log.open("a") as file:
-            file.write(json.dumps(sources) + "\n")
-        time.sleep(self._seconds)
-        progress(len(sources))
-        return [Generated(source.split()[-1] + "\u2028\ud800" * 50, (), True, 0) for source in sources]
+    def generate(self, sources, decoding, parts=None, tell=lambda number, answer: None):
+        answers = []
+        for number, source in enumerate(sources):
+            time.sleep(self._seconds)
+            with self._log.open("a") as file:
+                file.write(source.splitlines()[0] + "\n")
+            answers.append(Generated(source.split()[-1] + "\u2028\ud800" * 50, (), True, 0))
+            tell(number, answers[-1])
+        return answers
 
 
-def answer(folder: pathlib.Path, output: str, seconds: float) -> runner.Outcome:
+def answer(folder: pathlib.Path, output: str, seconds: float, seed: int = 1) -> Outcome:
     store = ExampleStore(folder / "store")
-    asking = runner.Runner(Echo(folder / f"{output}.log", seconds), store, SUITE, 1, "echo")
-    return asking.run(select(store, SUITE, 1), folder / output, {"seed": 1})
+    asking = Runner(Echo(folder / f"{output}.log", seconds), store, SUITE, seed, "echo")
+    return asking.run(select(store, SUITE, seed), folder / output, {"seed": seed})
 
 
-def test_a_run_that_is_killed_again_and_again_repeats_no_finished_task(tmp_path, monkeypatch):
-    # A task at a time, so that the file is written often.
-    monkeypatch.setattr(runner, "_WAVE", 1)
+def test_a_run_that_is_killed_again_and_again_repeats_next_to_nothing(tmp_path):
     rows = [(f"say {i} word", f"word {i}") for i in range(ROWS)]
     make_store(tmp_path, {f"t.task_{i:02}": {"validation": rows} for i in range(TASKS)})
     whole = answer(tmp_path, "whole", 0)
     assert not whole.failures and len(whole.predictions) == TASKS * ROWS
-    results = tmp_path / "out" / "results.jsonl"
-    command = [sys.executable, "-m", "tests.evaluation.test_killed_runs", os.fspath(tmp_path), "out", "0.02"]
-    reached = []
-    for kill in range(3):
+    folder, log = tmp_path / "out", tmp_path / "out.log"
+    command = [sys.executable, "-m", "tests.evaluation.test_killed_runs", os.fspath(tmp_path), "out", "0.002"]
+    random, repeated = np.random.default_rng(0), 0
+    for _ in range(3):
+        known, asked = answered(folder), lines(log)
         process = subprocess.Popen(command, cwd=pathlib.Path(__file__).resolve().parents[2])
-        before = finished(results)
-        while process.poll() is None and finished(results) <= before + 3 + kill:
+        while process.poll() is None and lines(log) == asked:
             time.sleep(0.001)
+        time.sleep(random.uniform(0.1, 0.4))
         process.kill()
         process.wait()
-        reached.append(finished(results))
-    assert 0 < reached[0] < reached[1] < reached[2] < TASKS
+        assert process.returncode < 0, "the run ended before it was killed"
+        assert answered(folder) > known
+        repeated += known + lines(log) - asked - answered(folder)
+    known, asked = answered(folder), lines(log)
+    # The end of the last line was not written yet.
+    journal = folder / ANSWERS
+    if journal.stat().st_size:
+        journal.write_bytes(journal.read_bytes()[:-7])
     outcome = answer(tmp_path, "out", 0)
     assert outcome == whole
-    assert results.read_bytes() == (tmp_path / "whole" / "results.jsonl").read_bytes()
-    # Asked again was at most the task that each kill interrupted.
-    assert len((tmp_path / "out.log").read_text().splitlines()) <= TASKS + 3
+    for name in ("header.json", "results.jsonl"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not journal.exists()
+    # Asked again was what no period had written yet.
+    assert lines(log) - asked <= TASKS * ROWS - known + 1 and repeated <= 3 * (PERIOD / 0.002 + 2)
 
 
-def finished(results: pathlib.Path) -> int:
-    """Tasks all of whose lines are in the file."""
-    return results.read_bytes().count(b"\n") // ROWS if results.exists() else 0
+def test_answers_of_a_task_that_fails_are_kept(tmp_path, monkeypatch):
+    make_store(tmp_path, {"t.task": {"validation": [(f"say {i} word", f"word {i}") for i in range(ROWS)]}})
+    monkeypatch.setattr(Echo, "generate", failing(Echo.generate, 10))
+    assert answer(tmp_path, "out", 0).failures == {"t.task": "RuntimeError: lost"}
+    monkeypatch.undo()
+    assert len(answer(tmp_path, "out", 0).predictions) == ROWS
+    assert lines(tmp_path / "out.log") == ROWS
+    # Another header: nothing of it is taken.
+    answer(tmp_path, "out", 0, seed=2)
+    assert lines(tmp_path / "out.log") == 2 * ROWS
+
+
+def failing(generate, after: int):
+    """`generate`, which breaks down after so many answers."""
+
+    def broken(self, sources, decoding, parts=None, tell=None):
+        generate(self, sources[:after], decoding, parts, tell)
+        raise RuntimeError("lost")
+
+    return broken
+
+
+def answered(folder: pathlib.Path) -> int:
+    """Requests with an answer that the next run will find."""
+    found = set()
+    for name in (RESULTS, ANSWERS):
+        for line in (folder / name).read_bytes().splitlines() if (folder / name).exists() else ():
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                found.add((told["task"], told["row"]))
+    return len(found)
+
+
+def lines(path: pathlib.Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 if __name__ == "__main__":
-    runner._WAVE = 1
+    results_folder._PERIOD = PERIOD
     answer(pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

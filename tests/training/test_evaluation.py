@@ -64,11 +64,11 @@ def test_results_are_those_of_the_checkpoints(folder):
 def test_an_evaluation_that_was_interrupted_is_gone_on_with(folder, monkeypatch):
     append, asked = ResultsFolder.append, []
 
-    def fail_at_step_4(self, predictions):
-        asked.append(predictions[0]["task"])
+    def fail_at_step_4(self, task, predictions):
+        asked.append(task)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        append(self, predictions)
+        append(self, task, predictions)
 
     monkeypatch.setattr(ResultsFolder, "append", fail_at_step_4)
     with pytest.raises(KeyboardInterrupt):

@@ -20,9 +20,9 @@ from iml.evaluation.engines.engine import (
     Decoding,
     Generated,
     Likelihood,
-    Progress,
+    Tell,
     common_ending,
-    no_progress,
+    tell_nobody,
 )
 
 if TYPE_CHECKING:
@@ -61,25 +61,33 @@ class EndpointEngine:
         }
 
     def likelihoods(
-        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+        self, pairs: Sequence[tuple[str, Sequence[str]]], tell: Tell = tell_nobody
     ) -> list[list[Likelihood]]:
         """See `Engine.likelihoods`; `eos` is NaN."""
         asked = [
-            (context.rstrip(" "), text.rstrip(), text is texts[-1])
-            for context, texts in pairs
+            (context.rstrip(" "), text.rstrip(), index)
+            for index, (context, texts) in enumerate(pairs)
             for text in texts
         ]
-        found = iter(self._map(self._echo, asked, lambda entry: progress(entry[2])))
-        results = []
-        for _, texts in pairs:
-            group = list(itertools.islice(found, len(texts)))
-            agreed = common_ending([tokens for tokens, _ in group])
-            results.append(
-                [
+        groups: list[list[tuple[list[str], list[float]]]] = [[] for _ in pairs]
+        results: list[list[Likelihood]] = [[] for _ in pairs]
+
+        def collect(entry: tuple[str, str, int], echoed: tuple[list[str], list[float]]) -> None:
+            index = entry[2]
+            group = groups[index]
+            group.append(echoed)
+            if len(group) == len(pairs[index][1]):
+                agreed = common_ending([tokens for tokens, _ in group])
+                results[index] = [
                     Likelihood(sum(values), math.nan, sum(values[-agreed:]), len(values), 0, cut=False)
                     for _, values in group
                 ]
-            )
+                tell(index, results[index])
+
+        self._map(self._echo, asked, collect)
+        for index, (_, texts) in enumerate(pairs):
+            if not texts:
+                tell(index, [])
         return results
 
     def generate(
@@ -87,7 +95,7 @@ class EndpointEngine:
         sources: Sequence[str],
         decoding: Decoding,
         parts: Sequence[Sequence[int]] | None = None,
-        progress: Progress = no_progress,
+        tell: Tell = tell_nobody,
     ) -> list[Generated]:
         """See `Engine.generate`; a prompt that is too long is the server's to refuse."""
         if decoding.beams > 1 or decoding.top_k:
@@ -95,7 +103,8 @@ class EndpointEngine:
                 "a completions endpoint has neither beam search nor top_k", field="Decoding.beams"
             )
 
-        def answer(source: str) -> Generated:
+        def answer(numbered: tuple[int, str]) -> Generated:
+            source = numbered[1]
             seed = f"{decoding.seed}\n{source}".encode()
             [choice] = self._ask(
                 prompt=source.rstrip(" "),
@@ -107,9 +116,9 @@ class EndpointEngine:
             ).choices
             return Generated(choice.text.strip(), (), choice.finish_reason == "stop", 0)
 
-        return self._map(answer, sources, lambda _: progress(1))
+        return self._map(answer, enumerate(sources), lambda numbered, told: tell(numbered[0], told))
 
-    def _echo(self, asked: tuple[str, str, bool]) -> tuple[list[str], list[float]]:
+    def _echo(self, asked: tuple[str, str, int]) -> tuple[list[str], list[float]]:
         """A continuation's tokens and their log-probabilities."""
         context, text, _ = asked
         whole = f"{context} {text}"
@@ -149,7 +158,7 @@ class EndpointEngine:
         self,
         ask: Callable[[_Asked], _Told],
         asked: Iterable[_Asked],
-        done: Callable[[_Asked], None],
+        done: Callable[[_Asked, _Told], None],
     ) -> list[_Told]:
         """What is told to each, several asked at once, in order."""
         asked, results = list(asked), []
@@ -158,7 +167,7 @@ class EndpointEngine:
             try:
                 for entry, future in zip(asked, futures, strict=True):
                     results.append(future.result())
-                    done(entry)
+                    done(entry, results[-1])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

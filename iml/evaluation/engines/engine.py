@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from iml.data.checks import as_strings
 from iml.errors import InputError
 
-#: Called with the number of requests done since the last call.
-Progress = Callable[[int], None]
+#: Called once for each request, with its number and what is returned for it, as soon as that is known.
+Tell = Callable[[int, Any], None]
 
 
-def no_progress(count: int) -> None:
-    """The progress that tells nobody."""
+def tell_nobody(number: int, answer: Any) -> None:
+    """The `Tell` that does nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ class Engine(Protocol):
     facts: Mapping[str, Any]
 
     def likelihoods(
-        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+        self, pairs: Sequence[tuple[str, Sequence[str]]], tell: Tell = tell_nobody
     ) -> list[list[Likelihood]]:
         """Likelihoods of continuations.
 
         Args:
           pairs: a context, and the texts that may follow it after one space.
-          progress: called with the number of pairs done since the last call.
+          tell: called with each pair's number and its likelihoods.
 
         Returns:
           For each pair, the likelihood of each of its continuations.
@@ -128,7 +128,7 @@ class Engine(Protocol):
         sources: Sequence[str],
         decoding: Decoding,
         parts: Sequence[Sequence[int]] | None = None,
-        progress: Progress = no_progress,
+        tell: Tell = tell_nobody,
     ) -> list[Generated]:
         """Answers to prompts, in their order.
 
@@ -138,7 +138,7 @@ class Engine(Protocol):
           parts: for each prompt, the characters at which its demonstrations begin, in order, and last the one
             at which the question begins; () for a prompt without demonstrations. A prompt that is too long
             loses its first demonstrations, and only if that does not do, the head of what is left.
-          progress: called with the number of prompts done since the last call.
+          tell: called with each prompt's number and its answer.
         """
         ...
 

@@ -11,7 +11,7 @@ import numpy as np
 from iml.errors import InputError
 from iml.evaluation.engines import trees
 from iml.evaluation.engines.beams import Beams
-from iml.evaluation.engines.engine import Decoding, Generated, Progress, no_progress, shorten
+from iml.evaluation.engines.engine import Decoding, Generated, Tell, shorten, tell_nobody
 from iml.evaluation.engines.loading import LoadedModel
 from iml.evaluation.engines.slots import Programs, Slots
 from iml.training import partition
@@ -43,7 +43,7 @@ class Generator:
         self,
         sources: Sequence[str],
         parts: Sequence[Sequence[int]] | None = None,
-        progress: Progress = no_progress,
+        tell: Tell = tell_nobody,
     ) -> list[Generated]:
         """See `engine.Engine.generate`.
 
@@ -52,7 +52,7 @@ class Generator:
         limit, decoding, model = self._decoding.max_new_tokens, self._decoding, self._model
         prompts = self._encode(sources, parts or [()] * len(sources))
         sizes = [len(ids) + limit for ids, _ in prompts]
-        widths = trees.choose_widths(sizes, self._known, model.max_length)
+        widths = trees.choose_widths(sizes, self._known, model.max_length, model.shape_price)
         self._known.update(widths)
         results: list[Generated | None] = [None] * len(sources)
         queues: dict[int, list[int]] = collections.defaultdict(list)
@@ -61,7 +61,7 @@ class Generator:
 
         def finish(index: int, ids: list[int]) -> None:
             results[index] = self._answer(ids, prompts[index][1])
-            progress(1)
+            tell(index, results[index])
 
         run = self._search if decoding.beams > 1 else self._decode
         for width, members in sorted(queues.items()):

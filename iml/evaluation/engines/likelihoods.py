@@ -21,7 +21,7 @@ from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.evaluation.engines import trees
-from iml.evaluation.engines.engine import Likelihood, Progress, common_ending, no_progress
+from iml.evaluation.engines.engine import Likelihood, Tell, common_ending, tell_nobody
 from iml.evaluation.engines.loading import LoadedModel, bucket, place
 from iml.models import cached
 from iml.training import partition
@@ -95,7 +95,7 @@ class Scorer:
         self._model = model
 
     def likelihoods(
-        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+        self, pairs: Sequence[tuple[str, Sequence[str]]], tell: Tell = tell_nobody
     ) -> list[list[Likelihood]]:
         """See `engine.Engine.likelihoods`; equal continuations of a context are scored once."""
         results: list[dict[str, Likelihood]] = [{} for _ in pairs]
@@ -103,6 +103,9 @@ class Scorer:
         rows = [row for index, tails in enumerate(self._encode(distinct)) for row in self._rows(index, tails)]
         left = collections.Counter(row.index for row in rows)
         waiting: collections.deque[tuple[list[_Row], jax.Array]] = collections.deque()
+
+        def answer(index: int) -> list[Likelihood]:
+            return [results[index][text] for text in pairs[index][1]]
 
         def collect(most: int) -> None:
             while len(waiting) > most:
@@ -115,14 +118,17 @@ class Scorer:
                         results[row.index][text] = tail.likelihood(values[at : at + count])
                         at += count
                     left[row.index] -= 1
-                progress(sum(left[index] == 0 for index in {row.index for row in batch}))
+                    if not left[row.index]:
+                        tell(row.index, answer(row.index))
 
         for batch, values in self._batches(rows):
             waiting.append((batch, values))
             collect(_AHEAD)
         collect(0)
-        progress(sum(not texts for _, texts in pairs))
-        return [[results[i][text] for text in texts] for i, (_, texts) in enumerate(pairs)]
+        for index, (_, texts) in enumerate(pairs):
+            if not texts:
+                tell(index, [])
+        return list(map(answer, range(len(pairs))))
 
     def _encode(self, pairs: Sequence[tuple[str, Sequence[str]]]) -> list[list[_Tail]]:
         """Every continuation with its context; those of one pair share the context that fits the longest."""
@@ -178,7 +184,7 @@ class Scorer:
             members = [group for group, of in zip(groups, spans, strict=True) if of == span]
             sizes = {i: rows[i].size - group.shared for group in members for i in group.members}
             compiled = self._compiled[span]
-            widths = trees.choose_widths(list(sizes.values()), compiled, model.max_length)
+            widths = trees.choose_widths(list(sizes.values()), compiled, model.max_length, model.shape_price)
             for i, size in sizes.items():
                 width = trees.width_of(widths, size)
                 places, targets = compiled.get(width, (0, 0))
@@ -190,19 +196,12 @@ class Scorer:
                 for i in group.members:
                     by_width[trees.width_of(widths, sizes[i])].append(rows[i])
                 for width, chosen in sorted(by_width.items()):
-                    most = model.rows(span + width)
+                    most, least = model.rows(span + width), partition.batch_shards(model.mesh)
                     while chosen:
-                        count = self._count(len(chosen), most)
+                        count = trees.choose_rows(len(chosen), most, least, width, model.shape_price)
                         batch, chosen = chosen[:count], chosen[count:]
                         arrays = _arrays(batch, group.shared, count, width, *compiled[width])
                         yield batch, self._score(model.params, context, *model.place(*arrays))
-
-    def _count(self, rows: int, most: int) -> int:
-        """Rows of the next batch: few sizes, none of which is more than a quarter full at most."""
-        count, least = most, partition.batch_shards(self._model.mesh)
-        while count // 4 >= max(rows, least):
-            count //= 4
-        return count
 
     def _context(self, ids: list[int], span: int) -> cached.Shared | None:
         if not ids:

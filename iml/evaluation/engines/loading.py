@@ -15,7 +15,11 @@ import numpy as np
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
 from iml.models.opt import OPT
-from iml.training import partition
+from iml.training import flops, partition
+
+#: Arithmetic that is done in the time that it takes to compile for one shape more: two CPU cores, one accelerator.
+_COMPILING = {"cpu": 2e11}
+_COMPILING_ON_ACCELERATOR = 2e14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,14 @@ class LoadedModel:
     def head(self) -> list[int]:
         """Tokens that every sequence begins with."""
         return [self.vocabulary.EOS] if self.bos else []
+
+    @property
+    def shape_price(self) -> int:
+        """Tokens that could be computed in the time that it takes to compile for one shape more."""
+        devices = self.mesh.devices
+        done = _COMPILING.get(devices.flat[0].platform, _COMPILING_ON_ACCELERATOR * devices.size)
+        # A third of a training step's arithmetic is its forward pass; evaluation takes few logits.
+        return int(done / (flops.flops_per_token(self.opt.config, self.max_length, learnt=0.0) / 3))
 
     def rows(self, length: int) -> int:
         """Rows of a batch of this length: a power of two times the parts of the mesh."""
@@ -151,20 +163,21 @@ def load_model(
 def hash_params(params: Any) -> str:
     """Hash of all parameters, 16 hexadecimal digits; computed where they lie, the same on every mesh."""
 
-    @jax.jit
-    def checksum(leaf: jax.Array) -> jax.Array:
-        width = {2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
-        weights = jnp.uint32(1)
-        for axis in range(leaf.ndim):
-            # Odd multipliers that depend on the place, so that swapped values show.
-            place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-            weights = weights * jnp.uint32(0x9E3779B1) + place * jnp.uint32(0x85EBCA6B)
-        return jnp.sum(bits * (2 * weights + 1), dtype=jnp.uint32)
-
     digest = hashlib.blake2b(digest_size=8)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(
-            f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype} {int(checksum(leaf))}\n".encode()
+            f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype} {int(_checksum(leaf))}\n".encode()
         )
     return digest.hexdigest()
+
+
+@jax.jit
+def _checksum(leaf: jax.Array) -> jax.Array:
+    width = {2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+    weights = jnp.uint32(1)
+    for axis in range(leaf.ndim):
+        # Odd multipliers that depend on the place, so that swapped values show.
+        place = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        weights = weights * jnp.uint32(0x9E3779B1) + place * jnp.uint32(0x85EBCA6B)
+    return jnp.sum(bits * (2 * weights + 1), dtype=jnp.uint32)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from iml.evaluation.engines.engine import Decoding, Generated, Likelihood, Progress, no_progress
+from iml.evaluation.engines.engine import Decoding, Generated, Likelihood, Tell, tell_nobody
 from iml.evaluation.engines.generation import Generator
 from iml.evaluation.engines.likelihoods import Scorer
 from iml.evaluation.engines.loading import LoadedModel, hash_params
@@ -22,12 +22,24 @@ class OPTEngine:
         self._scorer = Scorer(model)
         self._generators: dict[Decoding, Generator] = {}
 
-    def load(self, params: Params) -> None:
-        """Takes other parameters of the same model, as training makes them; what was compiled stays."""
+    def load(self, params: Params | None) -> None:
+        """Takes other parameters of the same model, as training makes them; what was compiled stays.
+
+        None lets go of those it has: there may be no memory for both.
+        """
         self.model = dataclasses.replace(self.model, params=params)
         self.__dict__.pop("facts", None)
         for part in (self._scorer, *self._generators.values()):
             part.load(self.model)
+
+    def takes(self, model: LoadedModel) -> bool:
+        """Whether a model differs from this engine's in nothing but its parameters."""
+
+        def settings(one: LoadedModel) -> tuple[Any, ...]:
+            sizes = one.max_length, one.batch_size, one.bos
+            return one.opt.config, one.vocabulary.fingerprint, one.mesh, sizes
+
+        return settings(self.model) == settings(model)
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -46,17 +58,17 @@ class OPTEngine:
         }
 
     def likelihoods(
-        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+        self, pairs: Sequence[tuple[str, Sequence[str]]], tell: Tell = tell_nobody
     ) -> list[list[Likelihood]]:
-        return self._scorer.likelihoods(pairs, progress)
+        return self._scorer.likelihoods(pairs, tell)
 
     def generate(
         self,
         sources: Sequence[str],
         decoding: Decoding,
         parts: Sequence[Sequence[int]] | None = None,
-        progress: Progress = no_progress,
+        tell: Tell = tell_nobody,
     ) -> list[Generated]:
         if decoding not in self._generators:
             self._generators[decoding] = Generator(self.model, decoding)
-        return self._generators[decoding].generate(sources, parts, progress)
+        return self._generators[decoding].generate(sources, parts, tell)

@@ -50,9 +50,9 @@ class Programs:
             out_shardings=(sharding, whole, whole, whole),
         )
 
-    def load(self, params: Params) -> None:
-        """Takes other parameters of the same shapes."""
-        self.params = self._take_apart(params)
+    def load(self, params: Params | None) -> None:
+        """Takes other parameters of the same shapes; None for none."""
+        self.params = None if params is None else self._take_apart(params)
 
 
 @dataclasses.dataclass
@@ -101,6 +101,8 @@ class Slots:
         width = bucket(longest, 32, self.columns)
         # Widths half-way between powers of two spare up to a quarter of the reading.
         width = width * 3 // 4 if longest <= width * 3 // 4 else width
+        tight = max(1, -(-longest // 32)) * 32
+        width = tight if (width - tight) * most > self.model.shape_price else width
         lengths = np.zeros(most, np.int32)
         lengths[: len(read)] = [len(ids) for ids in read]
         placed = self.model.place(left_padded(read, most, width), lengths, source)

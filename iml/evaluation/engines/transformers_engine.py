@@ -15,10 +15,10 @@ from iml.evaluation.engines.engine import (
     Decoding,
     Generated,
     Likelihood,
-    Progress,
+    Tell,
     common_ending,
-    no_progress,
     shorten,
+    tell_nobody,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class TransformersEngine:
         }
 
     def likelihoods(
-        self, pairs: Sequence[tuple[str, Sequence[str]]], progress: Progress = no_progress
+        self, pairs: Sequence[tuple[str, Sequence[str]]], tell: Tell = tell_nobody
     ) -> list[list[Likelihood]]:
         """See `Engine.likelihoods`; all continuations of a context lose the same part of it."""
         import torch
@@ -98,7 +98,8 @@ class TransformersEngine:
             for number, row in enumerate(self._encode(context, texts)):
                 rows.append((index, number, row))
         left = [len(texts) for _, texts in pairs]
-        progress(left.count(0))
+        for index in [index for index, count in enumerate(left) if not count]:
+            tell(index, [])
         rows.sort(key=lambda entry: len(entry[2].ids), reverse=True)
         for start in range(0, len(rows), self._backend.batch_size):
             batch = rows[start : start + self._backend.batch_size]
@@ -118,7 +119,8 @@ class TransformersEngine:
                     values = found.gather(1, wanted[:, None])[:, 0].tolist()
                     results[index][number] = row.likelihood(values)
                     left[index] -= 1
-                    progress(not left[index])
+                    if not left[index]:
+                        tell(index, results[index])
         return results
 
     def generate(
@@ -126,7 +128,7 @@ class TransformersEngine:
         sources: Sequence[str],
         decoding: Decoding,
         parts: Sequence[Sequence[int]] | None = None,
-        progress: Progress = no_progress,
+        tell: Tell = tell_nobody,
     ) -> list[Generated]:
         """See `Engine.generate`; prompts that draw are answered one by one, so that each has its own draws."""
         room = self._max_length - decoding.max_new_tokens - len(self._head)
@@ -148,7 +150,7 @@ class TransformersEngine:
             found = self._answer([prompts[i][0] for i in batch], decoding, key)
             for i, ids in zip(batch, found, strict=True):
                 answers[i] = self._read(ids, decoding, prompts[i][1])
-            progress(len(batch))
+                tell(i, answers[i])
         return [answers[i] for i in range(len(prompts))]
 
     def _encode(self, context: str, texts: Sequence[str]) -> list[_Row]:

@@ -1,4 +1,4 @@
-"""What requests have in common: contexts that many rows share, and the widths of the batches."""
+"""What requests have in common: contexts that many rows share, and the shapes of the batches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import numpy as np
 
 #: Tokens that a shared context costs beside its own: a batch of its own, seldom full.
 _GROUP_PRICE = 256
-#: Tokens that could be computed in the time that it takes to compile for one width more.
-_WIDTH_PRICE = 16384
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +61,15 @@ def group_by_prefix(rows: Sequence[Sequence[int]], price: int = _GROUP_PRICE) ->
 
 
 def choose_widths(
-    sizes: Sequence[int], known: Collection[int], largest: int, step: int = 32, price: int = _WIDTH_PRICE
+    sizes: Sequence[int], known: Collection[int], largest: int, price: int, step: int = 32
 ) -> list[int]:
     """Widths that rows of these sizes are padded to, ascending: few, and little padding.
 
     Args:
       known: widths that are compiled for, which cost nothing.
       largest: no width is above it; no size may be.
-      step: widths are multiples of it.
       price: padding, in tokens, that one width more must save.
+      step: widths are multiples of it.
     """
     if not sizes:
         return []
@@ -96,6 +94,23 @@ def choose_widths(
 def width_of(widths: Sequence[int], size: int) -> int:
     """The smallest of ascending widths that holds a size."""
     return widths[bisect.bisect_left(widths, size)]
+
+
+def choose_rows(waiting: int, most: int, least: int, width: int, price: int) -> int:
+    """Rows of the next batch: few sizes, and padded by no more tokens than compiling for another size is worth.
+
+    Args:
+      waiting: rows that are to be computed; those beyond the batch wait for the next one.
+      most: rows of a full batch, a power of two times `least`.
+      width: tokens of a row.
+      price: padding, in tokens, that one size more must save.
+    """
+    count = most
+    while count // 4 >= max(waiting, least):
+        count //= 4
+    while count > least and (count - waiting) * width > price:
+        count //= 2
+    return count
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iml.evaluation.engines.trees import choose_widths, group_by_prefix, width_of
+from iml.evaluation.engines.trees import choose_rows, choose_widths, group_by_prefix, width_of
 
 
 def partitions(items):
@@ -66,3 +66,17 @@ def test_widths_cost_the_least(sizes, known, price):
     choices = [c for n in range(1, 6) for c in itertools.combinations(edges, n)]
     assert cost(found) == min(map(cost, choices))
     assert width_of(found, max(sizes)) <= 40
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 6), st.sampled_from([1, 2, 8]), st.integers(0, 1000))
+def test_batches_are_padded_no_more_than_another_size_is_worth(waiting, doublings, least, price):
+    most, width = least * 2**doublings, 10
+    left, sizes = waiting, set()
+    while left > 0:
+        rows = choose_rows(left, most, least, width, price)
+        assert least <= rows <= most and (rows == least or (rows - left) * width <= price)
+        sizes.add(rows)
+        left -= rows
+    if price >= most * width:
+        assert len(sizes) <= 2
