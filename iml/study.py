@@ -195,13 +195,13 @@ def _report(console: Console, plan: Plan, complete: bool) -> dict[str, Any]:
 
     every, path = report.write_report(plan)
     for results in every:
-        for grid in report.suite_grids(plan, results)[:2]:
-            table = Table(title=Text(grid.title))
-            for name in grid.head[:10]:
-                table.add_column(Text(name))
-            for row in grid.rows:
-                table.add_row(*map(Text, row[:10]))
-            console.print(table)
+        grid = report.summary(results)
+        table = Table(title=Text(grid.title))
+        for name in grid.head:
+            table.add_column(Text(name))
+        for row in grid.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
         console.print(Text(report.selection(results)))
     console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     failed = {run.title: told for run in plan.runs if (told := read_failure(plan.directory, run))}

@@ -70,7 +70,7 @@ CONFIGURABLES = (
     *tunings.CONFIGURABLES,
 )
 #: Settings of the model with which a run may be gone on with: they change speed and memory.
-_FREE = ("remat", "attention", "init_std")
+FREE = ("remat", "attention", "init_std")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tokenizers", "array-record")
 
 
@@ -496,7 +496,7 @@ def fingerprints(
     packing: Packing = Packing(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
-    shape = {name: value for name, value in model.to_json().items() if name not in _FREE}
+    shape = {name: value for name, value in model.to_json().items() if name not in FREE}
     plan = json.dumps([dict(stream.plan.counts), dict(stream.plan.rows)], sort_keys=True)
     return json.loads(
         json.dumps(

@@ -62,6 +62,18 @@ def suite_grids(plan: Plan, results: SuiteResults) -> list[Grid]:
     return [Grid(grid.title + suffix, grid.note, grid.head, grid.rows) for grid in grids]
 
 
+def summary(results: SuiteResults) -> Grid:
+    """What fits a terminal: each setting's mean over all categories, and its difference from the baseline."""
+    keys = _keys(results)
+    rows = []
+    for row in results.rows:
+        whole, less = row.scores.get(ALL, {}), row.differences.get(ALL, {}).get(keys[-1], {})
+        means = (f"{whole[key]['mean']:.1f}" if key in whole else _NONE for key in keys)
+        rows.append((_name(results, row), *means, _interval(less, "difference"), _p(less.get("p"))))
+    head = ("setting", *map(shots_title, keys), f"from {results.baseline}", "p")
+    return Grid(f"{results.suite}: means over all categories", "", head, tuple(rows))
+
+
 def selection(results: SuiteResults) -> str:
     """Which setting section 4.1's rule picks, and which others are no worse as far as can be told."""
     if results.selected is None:

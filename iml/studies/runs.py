@@ -264,7 +264,7 @@ def _evaluation(base: Base, suite: str, bindings: Sequence[str], best: bool) -> 
         evaluate.evaluate, evaluate.CONFIGURABLES, base.evaluate, [*lines, *folders], evaluate.FLAGS
     )
     depends = {name: given[name] for name in _ASKED} | {"best": best}
-    depends |= {"suite": dataclasses.asdict(given["suite"]), "store": _store(given["store_dir"]).fingerprint}
+    depends |= {"suite": _told(given["suite"]), "store": _store(given["store_dir"]).fingerprint}
     return Evaluation(_hash(depends), suite, base.evaluate, lines, best)
 
 
@@ -296,17 +296,17 @@ def _trained(given: Mapping[str, Any], begins_from: str | None, untuned: bool) -
         target_budget=given["target_budget"],
     )
     prints = train.fingerprints(model, tuning, stream)
+    # The stream's own fingerprint covers the format of prompts.
+    prints = {name: value for name, value in prints.items() if name != "prompt_format"}
+    prints |= {"model": _told(model, without=train.FREE), "tuning": _told(tuning)}
     begin = begins_from or given["init_from"]
     shape = {name: prints[name] for name in ("model", "tuning", "batch_size", "length", "target_budget")}
     if untuned:
         seed = given["seed"] if begin is None else None
-        return {
-            "model": prints["model"],
-            "vocabulary": prints["vocabulary"],
-            "init": begin,
-            "seed": seed,
-        }, shape
-    updates = {name: _plain(given[name]) for name in _UPDATES}
+        init_std = model.init_std if begin is None else None
+        return {"model": prints["model"], "vocabulary": prints["vocabulary"], "init": begin, "seed": seed,
+                "init_std": init_std}, shape  # fmt: skip
+    updates = {name: _told(given[name]) for name in _UPDATES}
     init = {"init": begin, "init_std": model.init_std if begin is None else None}
     return {**prints, **updates, **init, "dtype": model.dtype}, shape
 
@@ -319,8 +319,23 @@ def _join(first: Run | None, second: Run) -> Run:
     return dataclasses.replace(first, evaluations=tuple(asked.values()))
 
 
-def _plain(value: Any) -> Any:
-    return [type(value).__name__, dataclasses.asdict(value)] if dataclasses.is_dataclass(value) else value
+def _told(value: Any, without: Sequence[str] = ()) -> Any:
+    """Settings that are not at their defaults, so that a setting that a later version adds changes no hash."""
+    if isinstance(value, Mapping):
+        return {str(key): _told(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    told = {"is": type(value).__name__}
+    for field in dataclasses.fields(value):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        found = getattr(value, field.name)
+        if found != default and field.name not in without:
+            told[field.name] = _told(found)
+    return told
 
 
 def _hash(value: Any) -> str:
