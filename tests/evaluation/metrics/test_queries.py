@@ -11,10 +11,15 @@ from etils import epath
 
 from iml.errors import InputError
 from iml.evaluation import metrics
+from iml.evaluation.engines.engine import Generated, tell_nobody
 from iml.evaluation.metrics import METRICS, Answer, NotComputable, measure, score
 from iml.evaluation.metrics.sql.execution import same_results, same_rows
+from iml.evaluation.requests import select
+from iml.evaluation.runner import Runner
 from iml.evaluation.scores.aggregation import aggregate
+from iml.evaluation.suites import Suite
 from tests.evaluation.predictions import make_card, make_prediction
+from tests.stores import make_store
 
 SPIDER = json.loads((pathlib.Path(__file__).parent / "spider_verdicts.json").read_text())
 METRIC_DATA = json.dumps(
@@ -91,6 +96,32 @@ def test_what_is_missing_is_told_and_never_scored(databases):
             METRICS["execution"].values([Answer("select 1", ["select 1"], **fields)])
     with pytest.raises(NotComputable, match="cannot be read"):
         METRICS["exact_set_match"].values([answer("select 1", "no query")])
+
+
+class Fixed:
+    """Always gives one answer."""
+
+    facts = {"engine": "fixed"}  # noqa: RUF012
+
+    def generate(self, sources, decoding, parts=None, tell=tell_nobody):
+        answers = [Generated("SELECT count(Id) FROM Orders", (), True, 0)] * len(sources)
+        for number, told in enumerate(answers):
+            tell(number, told)
+        return answers
+
+
+def test_an_evaluation_runs_queries_where_its_suite_names_databases(databases):
+    card = {"metrics": ["rouge_l", "execution"]}
+    row = {"source": "how many?", "target": "SELECT count(*) FROM Orders", "metric_data": METRIC_DATA}
+    store = make_store(databases, {"t.shop": {"card": card, "validation": [row]}})
+    for folder, told in (("", {}), (str(databases), {"execution": 100.0})):
+        suite = Suite(shots=(0,), split_scheme="pocket", databases=folder)
+        chosen = select(store, suite, 0)
+        ran = Runner(Fixed(), store, suite, 0, "fixed").run(chosen, databases / f"out{len(told)}", {})
+        [line] = ran.predictions
+        assert line["metrics"].keys() == {"rouge_l", *told} and not ran.failures
+        assert line["metrics"].get("execution") == told.get("execution")
+        assert ("uncomputed" in line) == (not told)
 
 
 def test_a_right_query_that_fails_is_no_verdict(databases):
