@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="small,125m")
     parser.add_argument("--works", default="a,b,c")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--prompts", type=int, help="fewer or more than each work has by default")
     parser.add_argument("--batch", type=int, default=8, help="rows of a batch of lm-evaluation-harness")
     options = parser.parse_args(arguments)
     vocabulary, console = Vocabulary(options.vocabulary), Console(width=118)
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             engines = make_engines(MODELS[name], vocabulary, options.batch, pathlib.Path(folder))
         for work in options.works.split(","):
-            make = functools.partial(make_pairs, vocabulary, work, PROMPTS[name][work])
+            make = functools.partial(make_pairs, vocabulary, work, options.prompts or PROMPTS[name][work])
             row = compare(name, work, engines, make, options.runs)
             console.print(*row, sep="  ", markup=False)
             table.add_row(*row)
