@@ -85,13 +85,16 @@ def temporaries(job: Job, sizes: Sizes, platform: str) -> int:
     """Bytes of a chip that a step allocates, at their peak.
 
     That is either where the loss is taken, with all activations saved, or in the backward pass of the last
-    layer, with the gradients of all layers allocated too.
+    layer, with the gradients of all layers allocated too, and the token table's not yet scattered.
     """
     gradients = kept(job, sizes)["trained"]
     begun = gradients if job.microbatches > 1 else 0
-    in_loss = _loss_bytes(job, sizes)
+    in_loss = _scores(job, sizes) + _table(job, sizes)
     in_layer = gradients + _gathered(job, sizes) + _working(job, sizes, platform)
-    return int(begun + saved(job, sizes, platform) + max(in_loss, in_layer))
+    if sizes["fsdp"] > 1:
+        in_layer += _table(job, sizes)
+    throughout = begun + _cast(job, sizes, platform) + saved(job, sizes, platform)
+    return int(throughout + max(in_loss, in_layer))
 
 
 def saved(job: Job, sizes: Sizes, platform: str) -> int:
@@ -104,14 +107,24 @@ def _saved_of_a_layer(job: Job, sizes: Sizes, platform: str) -> float:
     if model.remat == "none":
         return _of_a_layer(job, sizes, platform)
     if model.remat == "dots":
-        # Its input and products: queries, keys, values, what leaves attention's and the feed-forward's two.
-        width, tensor = model.embed_dim, sizes["tensor"]
-        return each * (3 * width + (3 * width + model.mlp_dim) / tensor)
+        # Its input and the products that are needed: queries, keys, values, what leaves attention's projection
+        # and the feed-forward's first.
+        products = each * (model.embed_dim + (3 * model.embed_dim + model.mlp_dim) / sizes["tensor"])
+        return each * model.embed_dim + products + _attended(job, sizes, platform)
     if model.remat == "attention":
-        # Its input, what leaves attention, and a float32 a head: the normaliser's logarithm.
-        attended = (each * model.embed_dim + 4 * _tokens(job, sizes) * model.num_heads) / sizes["tensor"]
-        return each * model.embed_dim + attended
+        return each * model.embed_dim + _attended(job, sizes, platform)
     return each * model.embed_dim
+
+
+def _attended(job: Job, sizes: Sizes, platform: str) -> float:
+    """Bytes of what is saved of a layer's attention by name: its result, and a float32 a head, the normaliser's
+    logarithm; of kernels that give no names, nothing."""
+    model = job.model
+    name = attention.resolve(model.attention, platform, model.attention_dropout, model.dtype)
+    if not attention.IMPLEMENTATIONS[name].saves:
+        return 0.0
+    each = _computed(job) * model.embed_dim + 4 * model.num_heads
+    return _tokens(job, sizes) * each / sizes["tensor"]
 
 
 def _recomputes_products(job: Job) -> bool:
@@ -167,14 +180,29 @@ def _gathered(job: Job, sizes: Sizes) -> float:
     return copies * _computed(job) * layer
 
 
-def _loss_bytes(job: Job, sizes: Sizes) -> float:
-    """Bytes of float32 scores, their exponentials and gradient, and of the token table and its gradient."""
-    model, positions = job.model, _tokens(job, sizes) * job.learnt
+def _cast(job: Job, sizes: Sizes, platform: str) -> float:
+    """Bytes of a chip's part of all layers in the compute dtype: XLA casts it once, before the loops over layers.
+
+    On TPUs, as the compiled steps of 30B and 175B show; not where weights are frozen, whose casts are made again.
+    """
+    model = job.model
+    if platform != "tpu" or job.tuning is not None or model.param_dtype == model.dtype:
+        return 0.0
+    layers = 1 - model.vocab_size * model.word_dim / model.num_parameters()
+    return layers * kept(job, sizes)["trained"] * _computed(job) / jnp.dtype(model.param_dtype).itemsize
+
+
+def _scores(job: Job, sizes: Sizes) -> float:
+    """Bytes of float32 scores, their exponentials and gradient."""
+    positions = _tokens(job, sizes) * job.learnt
     if job.loss_chunk:
         positions = min(positions, job.loss_chunk)
-    scores = 3 * 4 * positions * model.vocab_size / sizes["tensor"]
-    table = model.vocab_size * model.word_dim / sizes["tensor"]
-    return scores + table * (_computed(job) + 4)
+    return 3 * 4 * positions * job.model.vocab_size / sizes["tensor"]
+
+
+def _table(job: Job, sizes: Sizes) -> float:
+    """Bytes of the token table as the loss multiplies it, and of its whole gradient in float32."""
+    return (_computed(job) + 4) * job.model.vocab_size * job.model.word_dim / sizes["tensor"]
 
 
 def arithmetic(job: Job) -> dict[str, float]:
