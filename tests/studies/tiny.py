@@ -22,7 +22,6 @@ _CATEGORIES = {
     "flan.pocket_what_about": "Question Answering",
     "exmix.entails": "Textual Entailment",
 }
-_SPLITS = {"train": 12, "validation": 6, "test": 8}
 _STUDY = """
 study.design = @Design()
 Design.name = 'tiny'
@@ -38,9 +37,9 @@ Base.train = ('runs/quickstart/train.gin',)
 Base.evaluate = ('runs/quickstart/evaluate.gin',)
 Base.train_bindings = (
     'TRAIN_STEPS = 6', 'CHECKPOINT_PERIOD = 2', 'LOG_PERIOD = 2', 'WARMUP_STEPS = 2', 'BATCH_SIZE = 2',
-    'LENGTH = 64',
-    'KEEP = 1', 'OPTConfig.num_layers = 1', 'OPTConfig.embed_dim = 8', 'OPTConfig.num_heads = 2',
-    'OPTConfig.ffn_dim = 16', 'OPTConfig.max_positions = 64', 'OPTConfig.dropout = 0.0', 'train.leak_probe = False',
+    'LENGTH = 64', 'KEEP = 1', 'OPTConfig.num_layers = 1', 'OPTConfig.embed_dim = 8',
+    'OPTConfig.num_heads = 2', 'OPTConfig.ffn_dim = 16', 'OPTConfig.max_positions = 64', 'OPTConfig.dropout = 0.0',
+    'train.leak_probe = False',
 )
 Base.evaluate_bindings = (
     'Suite.shots = (0, 1)', 'Suite.max_prompts_per_task = 4', 'Decoding.max_new_tokens = 2',
@@ -49,17 +48,20 @@ Base.evaluate_bindings = (
 """
 
 
-def write_study(folder: pathlib.Path, *lines: str) -> pathlib.Path:
-    """The gin file of the study, with further lines, beside its store."""
+def write_study(folder: pathlib.Path, *lines: str, rows: int = 12) -> pathlib.Path:
+    """The gin file of the study, with further lines, beside its store of so many training examples a task."""
     if not (folder / "store").exists():
+        sizes = {"train": rows, "validation": 6, "test": 8}
         tasks = {
             name: {
                 "card": {"category": category, "metrics": ("accuracy",)},
-                **{split: [_row(number + 20 * k) for number in range(rows)] for k, (split, rows) in
-                   enumerate(_SPLITS.items())},
+                **{
+                    split: [_row(20 * k + i) for i in range(size)]
+                    for k, (split, size) in enumerate(sizes.items())
+                },
             }
             for name, category in _CATEGORIES.items()
-        }  # fmt: skip
+        }
         make_store(folder, tasks)
     path = folder / "tiny.gin"
     path.write_text("\n".join([f"TINY_STORE = '{folder / 'store'}'", _STUDY, *lines]) + "\n")
@@ -71,16 +73,15 @@ def _row(number: int) -> dict[str, object]:
     return {"source": f"is {number} {number % 7}?", "target": answers[number % 3], "candidates": answers}
 
 
-def read_design(folder: pathlib.Path, *lines: str) -> Design:
-    """The study that a gin file says."""
-    given = configuration.arguments(
-        study, design_lib.CONFIGURABLES, [os.fspath(write_study(folder, *lines))], flags=FLAGS
-    )
-    return given["design"]
+def read_design(folder: pathlib.Path, *lines: str, rows: int = 12) -> Design:
+    """The study that the gin file says."""
+    file = os.fspath(write_study(folder, *lines, rows=rows))
+    return configuration.arguments(study, design_lib.CONFIGURABLES, [file], flags=FLAGS)["design"]
 
 
-def plan(folder: pathlib.Path, *lines: str) -> Plan:
-    return expand(read_design(folder, *lines), folder / "studies")
+def plan(folder: pathlib.Path, *lines: str, studies: pathlib.Path | None = None, rows: int = 12) -> Plan:
+    """The study expanded; by default of the folder `studies`."""
+    return expand(read_design(folder, *lines, rows=rows), studies or folder / "studies")
 
 
 def command(gin_file: pathlib.Path, studies: pathlib.Path, *flags: str) -> list[str]:
