@@ -14,6 +14,8 @@ from iml.studies.results import ALL, Cells, Scored, SuiteResults, place_name
 
 #: The height that a chart's legend takes below it in a file of its own.
 _LINE = 20
+#: Letters of settings' names that find room below a chart; longer ones are numbered.
+_LETTERS = 60
 
 
 def draw(design: Design, results: SuiteResults) -> dict[str, Markup]:
@@ -91,8 +93,12 @@ def _convergence(rows: Sequence[Scored]) -> Markup:
 
 
 def _figure(names: Sequence[str], lines: Mapping[str, Sequence[Score]], axis: str, caption: str) -> Markup:
+    told = caption
+    if sum(map(len, names)) > _LETTERS:
+        told += ". " + ", ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
+        names = [str(number) for number in range(1, len(names) + 1)]
     chart = charts.curve(range(len(names)), lines, caption, names=names, axis=axis)
-    return tag("div", page.legend(list(lines)), chart, tag("p", caption, class_="soft"))
+    return tag("div", page.legend(list(lines)), chart, tag("p", told, class_="soft"))
 
 
 def _score(cells: Cells, key: str) -> Score:

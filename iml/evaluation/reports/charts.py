@@ -145,7 +145,7 @@ def curve(
         value = low + (high - low) * share / 4
         y = at(first, value)[1]
         parts += [_segment(left, y, left + width, y, "grid"), _text(f"{value:g}", left - 6, y + 4, "end")]
-    shown = steps if len(steps) <= 9 else [steps[i * (len(steps) - 1) // 8] for i in range(9)]
+    shown = steps if names or len(steps) <= 9 else [steps[i * (len(steps) - 1) // 8] for i in range(9)]
     parts += [_text(called[step], at(step, low)[0], top + height + 22) for step in shown]
     parts.append(_text(axis, left + width / 2, top + height + 46))
     if chosen is not None:
