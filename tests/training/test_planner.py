@@ -16,7 +16,7 @@ from iml import configuration
 from iml.errors import InputError
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
-from iml.training import analytic, flops, mesh, optimizer, planner, step
+from iml.training import analytic, flops, machines, mesh, optimizer, planner, step
 from iml.training.chips import find_chip
 from iml.training.collectives import Collective, collectives
 from iml.training.mesh import MeshConfig
@@ -222,6 +222,61 @@ def test_a_step_is_compiled_for_a_tpu_slice(tmp_path):
     layers = 12 * 12 * 768**2 * 2
     assert 0.9 * 2 * 0.75 * layers < gathered < 4 * 0.75 * layers
     assert 0 < plan["mfu"] <= 1 and math.isfinite(plan["seconds"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu says what a TPU slice is")
+@pytest.mark.parametrize(("remat", "kernels"), [("none", 2), ("dots", 2), ("attention", 2), ("full", 3)])
+def test_attention_runs_forward_again_only_where_all_is_recomputed(remat, kernels):
+    model = dataclasses.replace(MODEL, num_heads=2, remat=remat)
+    one = job(model=model, mesh=MeshConfig(data=1, fsdp=4))
+    train_step, abstract = planner.step_of(one, mesh.make_mesh(one.mesh, machines.tpu_devices("v5p:2x2x1")))
+    assert train_step.lower(*abstract).as_text().count("tpu_custom_call") == kernels
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+@pytest.mark.parametrize(("remat", "mesh"), [("full", {}), ("none", {"fsdp": 4, "tensor": 2})])
+def test_a_running_step_takes_what_its_plan_says(remat, mesh):
+    spec = importlib.util.spec_from_file_location(
+        "planner_memory", tiny.ROOT / "benchmarks/planner_memory.py"
+    )
+    benchmark = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = benchmark  # dataclasses look their module up
+    spec.loader.exec_module(benchmark)
+    found = benchmark.run(benchmark.Case("tiny", 16, remat, mesh))
+    assert found["kept, state"] == found["kept, plan"]
+    # Beside it lie the step's number, the key, the metrics and the table of benchmarks.
+    assert found["kept, plan"] < found["kept, all live"] <= found["kept, plan"] + 64
+    if mesh:  # devices that take turns reach their peaks one after the other
+        return
+    assert found["temporaries, resident"] == pytest.approx(found["temporaries, compiler"], rel=0.1)
+    assert found["temporaries, analytic"] == pytest.approx(found["temporaries, resident"], rel=0.15)
+
+
+#: Temporaries that libtpu 0.0.42 found for the steps of the committed plans, which take minutes to compile.
+PLANS = [
+    (size, plan)
+    for size in ("30b", "175b")
+    for plan in json.loads((tiny.ROOT / f"docs/plans/opt_iml_{size}.json").read_text())
+]
+
+
+@pytest.mark.parametrize(("size", "plan"), PLANS, ids=lambda value: value if isinstance(value, str) else "")
+def test_reckoned_memory_is_near_that_of_compiled_plans(size, plan):
+    bindings = ["shape.model = @OPTConfig()", f"OPTConfig.remat = {plan['remat']!r}"]
+    model = configuration.configure(shape, (OPTConfig,), [f"models/opt_{size}.gin"], bindings)()
+    planned = job(
+        model=model,
+        mesh=MeshConfig(**plan["mesh"]),
+        batch_size=plan["batch_size"],
+        length=plan["length"],
+        segments=64,
+        target_budget=plan["target_budget"],
+    )
+    reckoned = analytic.memory(planned, plan["mesh"], "tpu")
+    for kind in ("parameters", "optimiser", "batch"):
+        assert reckoned[kind] == plan["memory"][kind]
+    assert reckoned["temporaries"] == pytest.approx(plan["memory"]["temporaries"], rel=0.18)
 
 
 @pytest.mark.slow
