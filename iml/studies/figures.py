@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
 from iml.evaluation.reports import charts, page
 from iml.evaluation.reports.tables import Score, shots_title, words
 from iml.evaluation.scores.aggregation import AVERAGE
-from iml.markup import Markup, tag
+from iml.markup import Markup, join, tag
 from iml.studies.design import Design
 from iml.studies.results import ALL, Cells, Scored, SuiteResults, place_name
 
@@ -18,7 +19,42 @@ _LINE = 20
 _LETTERS = 60
 
 
-def draw(design: Design, results: SuiteResults) -> dict[str, Markup]:
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A chart with what is needed to read it.
+
+    Attributes:
+      chart: a `figure` with one `svg`.
+      lines: what its lines are, in the order of their colours.
+      caption: what it shows; names the settings where the chart numbers them.
+    """
+
+    chart: Markup
+    lines: tuple[str, ...]
+    caption: str
+
+    def html(self) -> Markup:
+        """For a page that has the style sheet."""
+        return tag("div", page.legend(self.lines), self.chart, tag("p", self.caption, class_="soft"))
+
+    def svg(self) -> str:
+        """A file of its own, its legend below the chart."""
+        chart = self.chart[self.chart.index("<svg") : self.chart.rindex("</svg>")]
+        opening, _, content = chart.partition(">")
+        _, _, width, height = map(float, re.search(r'viewBox="([^"]*)"', opening)[1].split())
+        marks = []
+        for i, name in enumerate(self.lines):
+            x, y = 42 + 200 * (i % 3), height + _LINE * (i // 3) + 12
+            marks.append(tag("rect", x=f"{x}", y=f"{y - 9}", width="10", height="10", class_=page.colour(i)))
+            marks.append(tag("text", name, x=f"{x + 16}", y=f"{y}", class_="tick"))
+        height += _LINE * -(-len(self.lines) // 3) + 4
+        opening = re.sub(r'viewBox="[^"]*"', f'viewBox="0 0 {width:g} {height:g}"', opening)
+        opening = opening.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}"', 1)
+        style = tag("style", Markup(page.style() + "svg { background: var(--page); font: 12px sans-serif; }"))
+        return f"{opening}>{style}{content}{join(marks)}</svg>\n"
+
+
+def draw(design: Design, results: SuiteResults) -> dict[str, Figure]:
     """Figures by name: `shots`, the mean over all by number of shots, and `levels`; of a grid, `grid`; and where
     checkpoints are compared, `convergence`."""
     rows = [row for row in results.rows if row.values and row.scores]
@@ -45,28 +81,7 @@ def draw(design: Design, results: SuiteResults) -> dict[str, Markup]:
     }
 
 
-def standalone(figure: Markup) -> str:
-    """A figure as an SVG file of its own, its legend below the chart."""
-    names = re.findall(r"<i class=\"r\d+\"></i>([^<]*)</span>", figure)
-    svg = figure[figure.index("<svg") : figure.rindex("</svg>")]
-    opening = svg[: svg.index(">") + 1]
-    width, height = (float(part) for part in re.search(r'viewBox="0 0 (\S+) (\S+)"', opening).groups())
-    marks = []
-    for i, name in enumerate(names):
-        y = height + _LINE * (i // 3) + 12
-        x = 42 + 200 * (i % 3)
-        marks.append(f'<rect x="{x}" y="{y - 9}" width="10" height="10" class="r{i % page.COLOURS}"/>')
-        marks.append(f'<text x="{x + 16}" y="{y}" class="tick">{name}</text>')
-    height += _LINE * -(-len(names) // 3) + 4
-    opening = re.sub(r'viewBox="[^"]*"', f'viewBox="0 0 {width:g} {height:g}"', opening)
-    opening = opening.replace("<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}"', 1)
-    style = tag(
-        "style", Markup(page.style()), Markup(" svg { background: var(--page); font: 12px sans-serif; }")
-    )
-    return f"{opening}{style}{svg[svg.index('>') + 1 :]}{''.join(marks)}</svg>\n"
-
-
-def _grid(design: Design, rows: Sequence[Scored], results: SuiteResults) -> Markup:
+def _grid(design: Design, rows: Sequence[Scored], results: SuiteResults) -> Figure:
     """The last factor along the axis, a line for each value of the first."""
     lines_of, along = design.factors
     names = list(along.values)
@@ -83,22 +98,21 @@ def _grid(design: Design, rows: Sequence[Scored], results: SuiteResults) -> Mark
     return _figure(names, lines, along.name, f"Mean over all categories, by {lines_of.name}")
 
 
-def _convergence(rows: Sequence[Scored]) -> Markup:
+def _convergence(rows: Sequence[Scored]) -> Figure:
     """The average on validation over training, as in figures 5 and 6 of arXiv 2301.13688."""
     steps = sorted({step for row in rows for step in row.curve})
     lines = {row.name: [Score(row.curve.get(step)) for step in steps] for row in rows}
     chart = charts.curve(steps, lines, "Validation over training")
-    told = tag("p", "Mean over seeds on the validation split", class_="soft")
-    return tag("div", page.legend(list(lines)), chart, told)
+    return Figure(chart, tuple(lines), "Mean over seeds on the validation split")
 
 
-def _figure(names: Sequence[str], lines: Mapping[str, Sequence[Score]], axis: str, caption: str) -> Markup:
+def _figure(names: Sequence[str], lines: Mapping[str, Sequence[Score]], axis: str, caption: str) -> Figure:
     told = caption
     if sum(map(len, names)) > _LETTERS:
         told += ". " + ", ".join(f"{number}: {name}" for number, name in enumerate(names, start=1))
         names = [str(number) for number in range(1, len(names) + 1)]
     chart = charts.curve(range(len(names)), lines, caption, names=names, axis=axis)
-    return tag("div", page.legend(list(lines)), chart, tag("p", told, class_="soft"))
+    return Figure(chart, tuple(lines), told)
 
 
 def _score(cells: Cells, key: str) -> Score:

@@ -97,8 +97,8 @@ def _start(command: list[str], devices: list[dict[str, str]], number: int, worke
     cores = sorted(os.sched_getaffinity(0))
     # Without accelerators the cores are shared out: programs of several threads each would be in each other's way.
     share = set(cores[number % len(cores) :: workers]) or set(cores)
-    # The pipe tells a worker when this process dies. A session of its own, since Ctrl-C reaches the whole group of a
-    # terminal, and a worker is to be told once, by us.
+    # The pipe tells a worker when this process dies. A session of its own, since Ctrl-C reaches the whole group of
+    # a terminal, and a worker is to be told once, by us.
     worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
     if not devices:
         os.sched_setaffinity(worker.pid, share)

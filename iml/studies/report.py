@@ -23,6 +23,7 @@ from iml.evaluation.reports.tables import shots_title, words
 from iml.evaluation.scores.aggregation import AVERAGE
 from iml.markup import Markup, markdown, tag
 from iml.studies import figures
+from iml.studies.figures import Figure
 from iml.studies.results import ALL, Cells, Scored, SuiteResults, collect, place_name
 from iml.studies.runs import Plan
 
@@ -48,7 +49,7 @@ def write_report(plan: Plan) -> tuple[list[SuiteResults], pathlib.Path]:
     drawn = {results.suite: figures.draw(plan.design, results) for results in every}
     for results in every:
         for name, figure in drawn[results.suite].items():
-            write(folder / f"{_file(results.suite)}-{name}.svg", figures.standalone(figure))
+            write(folder / f"{_file(results.suite)}-{name}.svg", figure.svg())
     sections = [(results, suite_grids(plan, results)) for results in every]
     write(folder / MARKDOWN, _markdown(plan, sections, drawn))
     write(folder / LATEX, "\n".join(_latex(grid) for _, grids in sections for grid in grids))
@@ -199,22 +200,22 @@ def _csv(plan: Plan, every: Sequence[SuiteResults]) -> str:
     return file.getvalue()
 
 
-def _markdown(plan: Plan, sections, drawn: Mapping[str, Mapping[str, Markup]]) -> str:
+def _markdown(plan: Plan, sections, drawn: Mapping[str, Mapping[str, Figure]]) -> str:
     design = plan.design
     parts = [f"# {markdown(design.title)}", *([markdown(design.note)] if design.note else [])]
     parts.append("\n".join(f"- {markdown(name)}: {markdown(text)}" for name, text in _facts(plan).items()))
     for results, grids in sections:
         parts.append(markdown(selection(results)))
         parts += [
-            f"![{markdown(design.title)}, {name}]({_file(results.suite)}-{name}.svg)"
-            for name in drawn[results.suite]
+            f"![{markdown(design.title)}, {name}]({_file(results.suite)}-{name}.svg)\n\n{markdown(figure.caption)}."
+            for name, figure in drawn[results.suite].items()
         ]
         parts += [markdown_grid(grid) for grid in grids]
     parts += [markdown_grid(grid) for grid in published_grids(design.published)]
     return "\n\n".join(parts) + "\n"
 
 
-def _html(plan: Plan, sections, drawn: Mapping[str, Mapping[str, Markup]]) -> str:
+def _html(plan: Plan, sections, drawn: Mapping[str, Mapping[str, Figure]]) -> str:
     design = plan.design
     several = len(sections) > 1
     parts = [tag("h1", design.title), *([page.note(design.note)] if design.note else [])]
@@ -222,7 +223,7 @@ def _html(plan: Plan, sections, drawn: Mapping[str, Mapping[str, Markup]]) -> st
     for results, grids in sections:
         parts.append(page.heading(f"Results, {results.suite}" if several else "Results"))
         parts.append(tag("p", selection(results)))
-        parts += drawn[results.suite].values()
+        parts += [figure.html() for figure in drawn[results.suite].values()]
         for grid in grids:
             parts += _section(grid)
     published = published_grids(design.published)

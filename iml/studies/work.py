@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -25,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from iml import configuration
 from iml import evaluate as evaluate_entry
@@ -154,7 +155,9 @@ def _do(directory: pathlib.Path, run: Run, by_name: dict[str, Run], say: Say, wa
             return
         if not is_finished(directory, first):
             return
-    with _locked(run_folder(directory, run) / _LOCK, waits) as held:
+    title = f"{run.title} ({run.name})"
+    tell = functools.partial(say, f"{title}: waits for the process that does it") if waits else None
+    with _locked(run_folder(directory, run) / _LOCK, tell) as held:
         if held and not is_settled(directory, run):
             _do_held(directory, run, say)
 
@@ -255,25 +258,37 @@ def _ends_when_asked() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path, waits: bool) -> Iterator[bool]:
-    """Holds a file's lock, if it can be had or is waited for; the kernel frees that of a process that dies."""
+def _locked(path: pathlib.Path, wait: Callable[[], None] | None) -> Iterator[bool]:
+    """Holds a file's lock; the kernel frees that of a process that dies.
+
+    Args:
+      wait: called before another process's lock is waited for; None not to wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        except OSError as error:
-            raise InputError(
-                f"this file system cannot lock files ({error.strerror}), by which workers agree on who does what",
-                path=path,
-                remedy="Mount it with locks (flock), or give study.studies_dir another place",
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield True
+        held = _take(file, fcntl.LOCK_NB)
+        if not held and wait is not None:
+            wait()
+            held = _take(file)
+        if held:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        yield held
+
+
+def _take(file: IO[str], flags: int = 0) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | flags)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"this file system cannot lock files ({error.strerror}), by which workers agree on who does what",
+            path=file.name,
+            remedy="Mount it with locks (flock), or give study.studies_dir another place",
+        ) from error
+    return True
 
 
 @contextlib.contextmanager
