@@ -30,7 +30,7 @@ from iml.models import lora as lora_lib
 from iml.models.adapters import LoRA
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT, Params
-from iml.training import checkpoints
+from iml.training import checkpoints, leaf_by_leaf
 from iml.training.tuning import join
 
 _SOURCES = ("auto", "hf", "metaseq", "iml", "peft")
@@ -67,7 +67,8 @@ def convert(
       dtype: what Hugging Face weights are written in; by default what the parameters are in.
       max_shard_bytes: larger Hugging Face weights go into several files.
       check: compare the logits with those of transformers, where it is installed and one side is a Hugging
-        Face folder; of adapters over float32 weights from such a folder, with those of PEFT.
+        Face folder; of adapters over float32 weights from such a folder, with those of PEFT. Both models are then
+        in memory, whole.
       base: the folder of the model that PEFT's adapters belong to; by default the one that they name or, where
         they are written, the one that the run began from.
       dry_run: say what would be done, do nothing.
@@ -112,9 +113,8 @@ def convert(
     if kind == "peft":
         params = _read_merged(source, base, config)
     else:
-        # What goes from file to file is read as it is written, layer by layer.
-        place = (lambda leaf: leaf) if target_format == "hf" else layout.StoredLeaf.read
-        params = _read(source, kind, config, place)
+        # What goes from file to file is read as it is written.
+        params = _read(source, kind, config, lambda leaf: leaf)
     if target_format == "hf":
         card = _card(source, target, kind, config, evaluations, contamination)
         weights_hf.write(target, config, params, vocabulary, max_shard_bytes=max_shard_bytes, dtype=dtype)
@@ -126,11 +126,15 @@ def convert(
         own = hash_params(params) if card.results else ""
         model_card.write(target, dataclasses.replace(card, model_hash=own))
     else:
+        stored = kind in ("hf", "metaseq")
         with _new_folder(target) as folder:
-            checkpoints.save_params(folder, config, params, vocabulary)
+            write = leaf_by_leaf.save_params if stored else checkpoints.save_params
+            write(folder, config, params, vocabulary)
     console.print(f"wrote {target}", markup=False)
     if check:
         reference = target if target_format == "hf" else source if kind == "hf" else None
+        if reference == source:
+            params = checkpoints.load_params(target)[1]
         coarse = dtype not in (None, "float32")
         _check(console, reference, config, params, coarse=coarse)
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from iml.convert import convert
 from iml.errors import InputError
-from iml.models import weights_hf
+from iml.models import layout, weights_hf
 from iml.models.opt import OPT
 from tests.data.small_vocabulary import write_vocabulary
 from tests.models.peers import KINDS
@@ -38,6 +39,34 @@ def test_in_and_out_again_keeps_every_bit(folder, tmp_path, capsys):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     with pytest.raises(InputError, match="exists already"):
         convert(str(folder), str(tmp_path / "iml"))
+
+
+def test_one_leaf_is_in_memory_at_a_time(folder, tmp_path, monkeypatch):
+    read, arrays, held = layout.StoredLeaf.read, [], []
+
+    def watched(leaf, index=None):
+        held.append(sum(array() is not None for array in arrays))
+        value = read(leaf, index)
+        arrays.append(weakref.ref(value))
+        return value
+
+    monkeypatch.setattr(layout.StoredLeaf, "read", watched)
+    convert(str(folder), str(tmp_path / "iml"), check=False)
+    assert len(held) == len(layout.leaves(weights_hf.read_config(folder))) and max(held) <= 1
+
+
+def test_what_breaks_off_leaves_nothing(folder, tmp_path, monkeypatch):
+    read = layout.StoredLeaf.read
+
+    def torn(leaf, index=None):
+        if leaf.leaf.path[-2] == "fc2":
+            raise InputError("cannot be read", path=str(folder))
+        return read(leaf, index)
+
+    monkeypatch.setattr(layout.StoredLeaf, "read", torn)
+    with pytest.raises(InputError, match="cannot be read"):
+        convert(str(folder), str(tmp_path / "iml"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["bpe", "hf"]
 
 
 def test_half_precision_leaves(folder, tmp_path):
