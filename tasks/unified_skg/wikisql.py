@@ -37,15 +37,23 @@ def answers_of(query: Mapping[str, Any], types: Sequence[str], rows: Sequence[Se
         return [str(len(found))]
     if not found:
         return ["none"]
-    read = _number if types[query["sel"]] == "real" or aggregate in (_SUM, _MEAN) else _text
     if aggregate not in (_SUM, _MEAN):
+        read = _number if types[query["sel"]] == "real" else _text
         return [str((None, max, min)[aggregate](found, key=read))]
-    total = sum(map(read, found)) / (len(found) if aggregate == _MEAN else 1)
+    total = sum(map(_summand, found)) / (len(found) if aggregate == _MEAN else 1)
     return [str(int(total)) if total.is_integer() else str(round(total, 6))]
 
 
 def _text(value: Any) -> str:
     return str(value).lower()
+
+
+def _summand(value: Any) -> float:
+    """A number as SQLite sums it: text without one counts 0."""
+    try:
+        return _number(value)
+    except ValueError:
+        return 0.0
 
 
 def _number(value: Any) -> float:

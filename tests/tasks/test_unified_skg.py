@@ -464,6 +464,7 @@ def test_wikitq_tables_are_the_same_in_both_of_their_forms(real_data):
         ({"sel": 1, "agg": 4, "conds": []}, ["22.5"]),
         ({"sel": 1, "agg": 5, "conds": []}, ["7.5"]),
         ({"sel": 1, "agg": 5, "conds": [[0, 0, "none such"]]}, ["none"]),
+        ({"sel": 0, "agg": 4, "conds": []}, ["0"]),
         ({"sel": 0, "agg": 0, "conds": [[1, 0, "7.5 points"]]}, ["Greens"]),
     ],
 )
