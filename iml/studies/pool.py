@@ -48,26 +48,32 @@ def run_workers(
     try:
         for number in range(workers):
             begun.append(_start(command, devices, number, workers))
-        while any(worker.poll() is None for worker in begun):
+        active = set(range(workers))
+        while active:
             time.sleep(0.5)
             now = finished()
             if now > known:
                 known, deaths[None] = now, 0
-            for number, worker in enumerate(begun):
-                # 0: nothing left to do; 1: runs failed, and 2: a mistake, which are told of.
-                if worker.poll() in (None, 0, 1, 2):
+            for number in sorted(active):
+                worker = begun[number]
+                if (status := worker.poll()) is None:
                     continue
-                if worker.returncode != REQUEUE:
+                # 0: nothing left to do; 1: runs failed, and 2: a mistake, which are told of.
+                if status in (0, 1, 2):
+                    active.remove(number)
+                    continue
+                if status != REQUEUE:
                     run = _run_of(worker.pid, directory, runs)
                     name = None if run is None else run.name
                     deaths[name] += 1
                     if run is None and deaths[name] > _PATIENCE * workers:
+                        active.remove(number)
                         continue
                     if run is not None and deaths[name] == _PATIENCE:
-                        told = f"{_PATIENCE} workers died at it, the last with status {worker.returncode}"
+                        told = f"{_PATIENCE} workers died at it, the last with status {status}"
                         work.write_failure(directory, run, told)
                         say(f"{run.title} ({run.name}): failed: {told}")
-                say(f"worker {number} ended with status {worker.returncode}; started again")
+                say(f"worker {number} ended with status {status}; started again")
                 worker.stdin.close()
                 begun[number] = _start(command, devices, number, workers)
     finally:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -26,13 +25,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 from iml import configuration
 from iml import evaluate as evaluate_entry
 from iml import train as train_entry
 from iml.errors import InputError
 from iml.studies import runs as runs_lib
+from iml.studies.locks import locked, process_that_locked
 from iml.studies.runs import RUNS, Evaluation, Run
 from iml.training.distributed import REQUEUE
 
@@ -41,7 +41,7 @@ TRAINED, FAILURE, LOG, SCORES = "trained.json", "failure.json", "log.txt", "scor
 TIMES = "times.json"
 #: Within an evaluation's folder, the results of all checkpoints on validation.
 CURVE = "curve"
-#: Held by whoever does the run; holds the number of that process.
+#: Held by whoever does the run.
 _LOCK = ".lock"
 #: Compiled programs, for runs that differ only in data and for later processes.
 _PROGRAMS = "programs"
@@ -128,10 +128,7 @@ def work(
 
 def process_of(directory: pathlib.Path, run: Run) -> int | None:
     """The number of the process that does a run, or was the last to; None where there was none."""
-    try:
-        return int((run_folder(directory, run) / _LOCK).read_text())
-    except (FileNotFoundError, ValueError):
-        return None
+    return process_that_locked(run_folder(directory, run) / _LOCK)
 
 
 def write_failure(directory: pathlib.Path, run: Run, told: str, details: str = "") -> None:
@@ -157,7 +154,7 @@ def _do(directory: pathlib.Path, run: Run, by_name: dict[str, Run], say: Say, wa
             return
     title = f"{run.title} ({run.name})"
     tell = functools.partial(say, f"{title}: waits for the process that does it") if waits else None
-    with _locked(run_folder(directory, run) / _LOCK, tell) as held:
+    with locked(run_folder(directory, run) / _LOCK, tell) as held:
         if held and not is_settled(directory, run):
             _do_held(directory, run, say)
 
@@ -255,40 +252,6 @@ def _ends_when_asked() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path, wait: Callable[[], None] | None) -> Iterator[bool]:
-    """Holds a file's lock; the kernel frees that of a process that dies.
-
-    Args:
-      wait: called before another process's lock is waited for; None not to wait.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        held = _take(file, fcntl.LOCK_NB)
-        if not held and wait is not None:
-            wait()
-            held = _take(file)
-        if held:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-        yield held
-
-
-def _take(file: IO[str], flags: int = 0) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | flags)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise InputError(
-            f"this file system cannot lock files ({error.strerror}), by which workers agree on who does what",
-            path=file.name,
-            remedy="Mount it with locks (flock), or give study.studies_dir another place",
-        ) from error
-    return True
 
 
 @contextlib.contextmanager

@@ -140,7 +140,8 @@ class Trainer:
         batches = feed.feed(setup.stream, self._stream_state, setup.mesh, setup.data_threads)
         try:
             with _on_sigterm(self._stop), preemption.watching(), distributed.together(setup.watch):
-                if done == 0:
+                # One that is gone on with at step 0 has its checkpoint.
+                if done == 0 and not checkpoints.complete_steps(setup.run_dir):
                     checkpoints.save_frozen(setup.run_dir, self._frozen)
                     # What evaluation compares with; and a folder that cannot be written to is found out now.
                     self._save(keeper, 0)

@@ -1,0 +1,164 @@
+"""Runs that fail, runs that others have, and what becomes of workers: what a study does beside training."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from iml.errors import InputError
+from iml.studies import pool, work
+from iml.study import study
+from tests.studies import made_up, tiny
+
+
+@pytest.fixture
+def own_programs():
+    """Leaves JAX's cache of compiled programs as it was."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_a_run_that_fails_is_told_of_and_tried_again(tmp_path, capsys, own_programs):
+    lines = (
+        f"Factor.values = {{'broken': \"INIT_FROM = '{tmp_path / 'start'}'\", 'good': ()}}",
+        "Design.baseline = 'good'",
+        "Design.untuned = False",
+    )
+    design = tiny.read_design(tmp_path, *lines)
+    studies = str(tmp_path / "studies")
+    assert study(design, studies, dry_run=True) == {}
+    listed = capsys.readouterr().out
+    assert "broken" in listed and "to do" in listed and "2 runs, 1,536 tokens" in listed
+    assert not (tmp_path / "studies" / "runs").exists()
+    with pytest.raises(SystemExit) as ended:
+        study(design, studies)
+    told = capsys.readouterr().out
+    assert ended.value.code == 1 and f"failed: broken: {tmp_path / 'start'}" in told.replace("\n", " ")
+    assert "1 of 2 runs finished" in told
+    plan = tiny.plan(tmp_path, *lines)
+    broken, good = plan.runs
+    assert work.is_finished(plan.directory, good) and work.read_failure(plan.directory, broken)
+    # What it asked for is there now.
+    (tmp_path / "start").symlink_to(work.run_folder(plan.directory, good))
+    scores = work.results_folder(plan.directory, good.name, good.evaluations[0].name) / work.SCORES
+    written = scores.stat()
+    results = study(design, studies)
+    assert "1 of 2 runs are finished already" in capsys.readouterr().out
+    assert [row["seeds"] for row in results["suites"][0]["rows"]] == [[1, 1], [1, 1]]
+    assert (scores.stat().st_ino, scores.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    assert study(design, studies, report=True) == results
+
+
+def test_what_begins_from_a_failed_run_fails_too(tmp_path, own_programs):
+    plan = tiny.plan(
+        tmp_path,
+        f"Design.before = {{'first': \"INIT_FROM = '{tmp_path / 'nowhere'}'\"}}",
+        "Factor.values = {'a': \"INIT_FROM = '{first}'\", 'b': (\"INIT_FROM = '{first}'\", 'TRAIN_STEPS = 7')}",
+        "Design.baseline = 'a'",
+        "Design.untuned = False",
+    )
+    told = []
+    work.work(plan.directory, plan.runs, None, told.append)
+    failures = [work.read_failure(plan.directory, run) for run in plan.runs]
+    assert len(failures) == 3 and all("nowhere" in failure for failure in failures)
+    assert all("begins from first" in failure for failure in failures[1:])
+    assert sum("begins" in line and "failed" not in line for line in told) == 1, "it is tried once"
+
+
+def test_a_run_that_others_have_is_left_to_them(tmp_path, own_programs):
+    plan = tiny.plan(tmp_path)
+    with _held(plan, *plan.runs):
+        told = []
+        work.work(plan.directory, plan.runs, None, told.append)
+    assert not told and not any(work.is_settled(plan.directory, run) for run in plan.runs)
+
+
+def test_a_file_system_without_locks_is_an_error(tmp_path, monkeypatch, own_programs):
+    plan = made_up.make_plan(tmp_path)
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=r"cannot lock files.*study\.studies_dir"):
+        work.work(plan.directory, plan.runs, None, print)
+
+
+@pytest.mark.parametrize("how", ["TERM", "closed"])
+def test_a_worker_that_waits_ends_when_it_is_asked_to(tmp_path, how):
+    plan = made_up.make_plan(tmp_path)
+    work.write_json(tmp_path / "plan.json", plan.to_json())
+    words = [str(tmp_path / "plan.json"), "--number=1", *(["--attached"] if how == "closed" else [])]
+    with _held(plan, plan.runs[1]):
+        worker = tiny.start(
+            sys.executable, "-m", "iml.studies.work", *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert b"50 %, seed 1 (run1seed1): waits" in worker.stdout.readline()
+        if how == "TERM":
+            worker.send_signal(signal.SIGTERM)
+        else:
+            worker.stdin.close()
+        assert worker.wait(timeout=120) == 75
+
+
+def test_a_run_at_which_workers_die_is_given_up(tmp_path, monkeypatch):
+    plan = made_up.make_plan(tmp_path, seeds=(1,))
+    work.write_json(tmp_path / "plan.json", plan.to_json())
+    # Dies at the first run; once that is given up nothing is left to do.
+    program = tmp_path / "python"
+    folder = work.run_folder(plan.directory, plan.runs[0])
+    folder.mkdir(parents=True)
+    program.write_text(
+        f"#!/bin/sh\n[ -e {folder}/failure.json ] && exit 0\necho $$ > {folder}/.lock\nkill -9 $$\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    told = []
+    pool.run_workers(tmp_path / "plan.json", 1, lambda: 0, told.append)
+
+    assert work.read_failure(plan.directory, plan.runs[0]) == "3 workers died at it, the last with status -9"
+    assert sum("started again" in line for line in told) == 3
+    assert not any(work.read_failure(plan.directory, run) for run in plan.runs[1:])
+
+
+def test_the_command_line_s_mistakes(tmp_path, capsys):
+    plan = made_up.make_plan(tmp_path)
+    path = tmp_path / "plan.json"
+    work.write_json(path, plan.to_json())
+    for words, problem in (
+        ([str(tmp_path / "none.json")], "no plan here"),
+        ([str(path), "--number=6"], "the plan has 6 runs"),
+        ([str(path), "--run=x"], "not in the plan: x"),
+    ):
+        assert work.main(words) == 2 and problem in capsys.readouterr().err
+
+
+class _held:
+    """Holds the locks of runs, as another process would."""
+
+    def __init__(self, plan, *runs):
+        self._paths = [work.run_folder(plan.directory, run) / ".lock" for run in runs]
+
+    def __enter__(self):
+        self._files = []
+        for path in self._paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files.append(path.open("a"))
+            fcntl.flock(self._files[-1], fcntl.LOCK_EX)
+
+    def __exit__(self, *_):
+        for file in self._files:
+            file.close()
