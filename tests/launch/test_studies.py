@@ -156,16 +156,22 @@ def test_nothing_is_submitted_where_all_is_finished(tmp_path, capsys):
     assert told.err == "6 of 6 runs are finished\n" and not told.out
 
 
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """A folder with a study's gin file, and in `one` the study run in one process."""
+    folder = tmp_path_factory.mktemp("studies")
+    _run(*tiny.command(tiny.write_study(folder), folder / "one"))
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["pool", "ray", "slurm"])
-def test_the_same_results_as_one_by_one(tmp_path, how):
+def test_the_same_results_as_one_by_one(one_by_one, tmp_path, how):
     if how == "ray":
         pytest.importorskip("ray", reason="a scheduler to be run here; pip install -e '.[ray]'")
-    gin_file = tiny.write_study(tmp_path)
-    _run(*tiny.command(gin_file, tmp_path / "one"))
-    jobs = tmp_path / how
+    gin_file, jobs = one_by_one / "tiny.gin", tmp_path / how
     # What is looked for is not in the compiler.
-    shutil.copytree(tmp_path / "one" / "programs", jobs / "programs")
+    shutil.copytree(one_by_one / "one" / "programs", jobs / "programs")
     if how == "pool":
         _run(*tiny.command(gin_file, jobs, "--gin.study.workers=3"))
     else:
@@ -176,7 +182,7 @@ def test_the_same_results_as_one_by_one(tmp_path, how):
         else:
             _run_array(tmp_path, submit)
         _run(*tiny.command(gin_file, jobs, "--report"))
-    found, wanted = (folder / "tiny" / "results.json" for folder in (jobs, tmp_path / "one"))
+    found, wanted = (folder / "tiny" / "results.json" for folder in (jobs, one_by_one / "one"))
     assert json.loads(wanted.read_text())["suites"][0]["rows"][0]["seeds"] == [1, 1]
     assert found.read_bytes() == wanted.read_bytes()
 
