@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -27,14 +28,15 @@ def test_twenty_kills_lose_nothing_and_repeat_no_finished_run(tmp_path):
     studies, moments, seeds = tmp_path / "killed", random.Random(7), [1]
     runner, workers = None, set()
     seen: dict[str, tuple[int, int]] = {}
-    for number in range(KILLS):
+    kills = 0
+    while kills < KILLS:
         plan = tiny.plan(tmp_path, _seeds(seeds), studies=studies)
         if len(_finished(plan)) == len(plan.runs):
             # It was faster than the kills: the study asks for more.
             seeds.append(len(seeds) + 1)
             plan = tiny.plan(tmp_path, _seeds(seeds), studies=studies)
         if runner is None or runner.poll() is not None:
-            workers_flag = f"--gin.study.workers={1 if number < KILLS // 2 else 2}"
+            workers_flag = f"--gin.study.workers={1 if kills < KILLS // 2 else 2}"
             words = tiny.command(tmp_path / "tiny.gin", studies, workers_flag)
             runner = tiny.start(*words, stdout=subprocess.DEVNULL)
         further = moments.choice((0, 0, 1, 1, 2, 3))
@@ -43,10 +45,14 @@ def test_twenty_kills_lose_nothing_and_repeat_no_finished_run(tmp_path):
         time.sleep(moments.uniform(0, 0.5 if further else 5))
         for name, told in _finished(plan).items():
             seen.setdefault(name, told)
+        if runner.poll() is not None:
+            continue
+        kills += 1
         children = _children(runner.pid)
         workers |= set(children)
         if children and moments.random() < 0.5:
-            os.kill(moments.choice(children), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(moments.choice(children), signal.SIGKILL)
         else:
             runner.kill()
             runner.wait()
