@@ -141,7 +141,7 @@ def plan(job: Job, topology: str) -> Plan:
     Raises:
       InputError: no such machine, or the job's mesh or batch does not go with it.
     """
-    chip, count = machines.parse(topology)
+    chip, _ = machines.parse(topology)
     if _platform(chip) == "tpu":
         return _compile(job, topology, chip, machines.tpu_devices(topology))
     return reckon(job, topology)
