@@ -183,16 +183,21 @@ def result_units(
         if name not in tasks:
             continue
         told = scores["tasks"][name]
-        card = TaskCard(
-            name=name,
-            benchmark=told["benchmark"],
-            category=told["category"],
-            source=told.get("source", ""),
-            parent=told.get("parent", ""),
-            metrics=(told["metric"],),
-        )
-        units.append(task_unit(card, told["level"], lines, measure(told["metric"], scorer), resamples, seed))
+        score = measure(told["metric"], scorer)
+        units.append(task_unit(scored_card(name, told), told["level"], lines, score, resamples, seed))
     return join_benchmarks(join_parents(units))
+
+
+def scored_card(name: str, told: Mapping[str, Any]) -> TaskCard:
+    """What decides where a task counts, from what `aggregate` tells of it."""
+    return TaskCard(
+        name=name,
+        benchmark=told["benchmark"],
+        category=told["category"],
+        source=told.get("source", ""),
+        parent=told.get("parent", ""),
+        metrics=(told["metric"],),
+    )
 
 
 def primary_scorer(header: Mapping[str, Any]) -> str:

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from iml.bench.card import TaskCard
 from iml.errors import InputError
-from iml.evaluation.scores.aggregation import AVERAGE, measure, primary_scorer
+from iml.evaluation.scores.aggregation import AVERAGE, measure, primary_scorer, scored_card
 from iml.evaluation.scores.uncertainty import draws, interval, p_value
 from iml.evaluation.scores.units import (
     Prediction,
@@ -117,14 +116,7 @@ def _difference(
     metric = task["metric"]
     if other["metric"] != metric:
         raise InputError(f"{name} is scored by {other['metric']} and by {metric}", field="Suite.metric")
-    card = TaskCard(
-        name=name,
-        benchmark=task["benchmark"],
-        category=task["category"],
-        source=task.get("source", ""),
-        parent=task.get("parent", ""),
-        metrics=(metric,),
-    )
+    card = scored_card(name, task)
     before, after = (
         task_unit(
             card,
