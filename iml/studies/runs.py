@@ -283,10 +283,17 @@ def _by_suite(evaluations: Sequence[Evaluation]) -> dict[str, str]:
 
 def _trained(given: Mapping[str, Any], begins_from: str | None, untuned: bool) -> tuple[Any, Any]:
     """What the trained parameters depend on, and what speed does; JSON-able."""
-    model, tuning = given["model"], given["tuning"]
+    model, tuning, begin = given["model"], given["tuning"], begins_from or given["init_from"]
+    vocabulary = _vocabulary(str(given["vocabulary_dir"]))
+    told = {"model": _told(model, without=train.FREE), "tuning": _told(tuning)}
+    shape = told | {name: given[name] for name in ("batch_size", "length", "target_budget")}
+    init = {"init": begin, "init_std": model.init_std if begin is None else None}
+    if untuned:
+        seed = given["seed"] if begin is None else None
+        return {"model": told["model"], "vocabulary": vocabulary.fingerprint, "seed": seed, **init}, shape
     stream = TrainStream(
         _store(given["store_dir"]),
-        _vocabulary(str(given["vocabulary_dir"])),
+        vocabulary,
         given["mixture"],
         given["prompt_format"],
         given["batch_size"],
@@ -298,17 +305,8 @@ def _trained(given: Mapping[str, Any], begins_from: str | None, untuned: bool) -
     prints = train.fingerprints(model, tuning, stream)
     # The stream's own fingerprint covers the format of prompts.
     prints = {name: value for name, value in prints.items() if name != "prompt_format"}
-    prints |= {"model": _told(model, without=train.FREE), "tuning": _told(tuning)}
-    begin = begins_from or given["init_from"]
-    shape = {name: prints[name] for name in ("model", "tuning", "batch_size", "length", "target_budget")}
-    if untuned:
-        seed = given["seed"] if begin is None else None
-        init_std = model.init_std if begin is None else None
-        return {"model": prints["model"], "vocabulary": prints["vocabulary"], "init": begin, "seed": seed,
-                "init_std": init_std}, shape  # fmt: skip
     updates = {name: _told(given[name]) for name in _UPDATES}
-    init = {"init": begin, "init_std": model.init_std if begin is None else None}
-    return {**prints, **updates, **init, "dtype": model.dtype}, shape
+    return {**prints, **told, **updates, **init, "dtype": model.dtype}, shape
 
 
 def _join(first: Run | None, second: Run) -> Run:
