@@ -72,8 +72,8 @@ def make_engines(
     return ours, theirs
 
 
-def make_pairs(vocabulary: Vocabulary, work: str, count: int, seed: int) -> Pairs:
-    """Prompts of random words with four candidates of three words each."""
+def make_pairs(vocabulary: Vocabulary, work: str, count: int, length: int, seed: int) -> Pairs:
+    """Prompts of so many random words with four candidates of three words each."""
     import json
 
     random = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def make_pairs(vocabulary: Vocabulary, work: str, count: int, seed: int) -> Pair
     words = sorted(token[1:] for token in json.loads(text) if re.fullmatch("Ġ[a-z]{3,9}", token))
     say = lambda n: " ".join(random.choice(words, n))  # noqa: E731
     shown = say(820) + "\n\n\n" if work == "b" else ""
-    return [(shown + say(180) + "\nAnswer:", tuple(say(3) for _ in range(4))) for _ in range(count)]
+    return [(shown + say(length) + "\nAnswer:", tuple(say(3) for _ in range(4))) for _ in range(count)]
 
 
 def rank(ours: OPTEngine, theirs: Any, pairs: Pairs) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", default="small,125m")
     parser.add_argument("--works", default="a,b,c")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--length", type=int, default=180, help="words of a prompt")
     parser.add_argument("--prompts", type=int, help="fewer or more than each work has by default")
     parser.add_argument("--batch", type=int, default=8, help="rows of a batch of lm-evaluation-harness")
     options = parser.parse_args(arguments)
@@ -182,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             engines = make_engines(MODELS[name], vocabulary, options.batch, pathlib.Path(folder))
         for work in options.works.split(","):
-            make = functools.partial(make_pairs, vocabulary, work, options.prompts or PROMPTS[name][work])
+            count = options.prompts or PROMPTS[name][work]
+            make = functools.partial(make_pairs, vocabulary, work, count, options.length)
             row = compare(name, work, engines, make, options.runs)
             console.print(*row, sep="  ", markup=False)
             table.add_row(*row)
