@@ -82,7 +82,7 @@ def study(
         _list(console, plan, topology)
         return {}
     if not report:
-        progress = _Progress(console, plan, workers)
+        progress = _Progress(console, plan)
         for run in plan.runs:
             work.clear_failure(directory, run)
         if workers == 1:
@@ -113,8 +113,8 @@ def _prepare(console: Console, base: Base) -> None:
 class _Progress:
     """Tells of each run that is done, how many are, and how long the others may take."""
 
-    def __init__(self, console: Console, plan: Plan, workers: int):
-        self._console, self._plan, self._workers = console, plan, workers
+    def __init__(self, console: Console, plan: Plan):
+        self._console, self._plan = console, plan
         self._done = self._count()
         self._first, self._began = self._done, time.monotonic()
         if self._done:
