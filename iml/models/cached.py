@@ -48,20 +48,33 @@ def read(
         # Heads before tokens: XLA's CPU code multiplies such arrays twice as fast.
         query = query.swapaxes(1, 2) * query.shape[-1] ** -0.5
         own = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-        logits = jnp.einsum("bhqd,bhkd->bhqk", query, own.keys, preferred_element_type=jnp.float32)
-        logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
-        if context is None:
-            weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-            return jnp.einsum("bhqk,bhkd->bhqd", weights, own.values).swapaxes(1, 2), own
-        keys, values = past.keys[0], past.values[0]
-        before = jnp.einsum("bhqd,hkd->bhqk", query, keys, preferred_element_type=jnp.float32)
-        before = jnp.where(jnp.arange(keys.shape[1]) < context.filled, before, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(jnp.concatenate([before, logits], axis=-1), axis=-1).astype(value.dtype)
-        old, new = weights[..., : keys.shape[1]], weights[..., keys.shape[1] :]
-        mixed = jnp.einsum("bhqk,hkd->bhqd", old, values) + jnp.einsum("bhqk,bhkd->bhqd", new, own.values)
-        return mixed.swapaxes(1, 2), own
+        logits = _product("bhqd,bhkd->bhqk", query, own.keys) + _hide(~mask)[:, None]
+        peak = logits.max(-1, keepdims=True)
+        if context is not None:
+            keys, values = past.keys[0], past.values[0]
+            before = _product("bhqd,hkd->bhqk", query, keys) + _hide(
+                jnp.arange(keys.shape[1]) >= context.filled
+            )
+            peak = jnp.maximum(peak, before.max(-1, keepdims=True))
+        weights = jnp.exp(logits - peak)
+        total = weights.sum(-1, keepdims=True)
+        mixed = _product("bhqk,bhkd->bhqd", weights.astype(value.dtype), own.values)
+        if context is not None:
+            weights = jnp.exp(before - peak)
+            total += weights.sum(-1, keepdims=True)
+            mixed += _product("bhqk,hkd->bhqd", weights.astype(value.dtype), values)
+        return (mixed / total).astype(value.dtype).swapaxes(1, 2), own
 
     return opt.run(params, tokens, positions, attend, None if context is None else context.cache)
+
+
+def _product(spec: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+
+
+def _hide(hidden: Bool[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """What is added to logits: XLA's CPU code makes one fast loop of a product and a sum, but not of a choice."""
+    return jnp.where(hidden, -1e30, 0.0)
 
 
 def step(

@@ -196,7 +196,7 @@ class Scorer:
                 for i in group.members:
                     by_width[trees.width_of(widths, sizes[i])].append(rows[i])
                 for width, chosen in sorted(by_width.items()):
-                    most, least = model.rows(span + width), partition.batch_shards(model.mesh)
+                    most, least = model.rows_to_read(width, span), partition.batch_shards(model.mesh)
                     while chosen:
                         count = trees.choose_rows(len(chosen), most, least, width, model.shape_price)
                         batch, chosen = chosen[:count], chosen[count:]

@@ -20,6 +20,8 @@ from iml.training import flops, partition
 #: Arithmetic that is done in the time that it takes to compile for one shape more: two CPU cores, one accelerator.
 _COMPILING = {"cpu": 2e11}
 _COMPILING_ON_ACCELERATOR = 2e14
+#: Tokens that are read together at most; what a CPU makes of more of them no longer stays in its caches.
+_READ_TOGETHER = {"cpu": 2048}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +78,17 @@ class LoadedModel:
 
     def rows(self, length: int) -> int:
         """Rows of a batch of this length: a power of two times the parts of the mesh."""
+        return self._fit(self.batch_size * self.max_length // length)
+
+    def rows_to_read(self, width: int, context: int = 0) -> int:
+        """Rows of a batch that reads `width` tokens each, behind a context; fewer than memory allows, if faster."""
+        rows = self.rows(context + width)
+        most = _READ_TOGETHER.get(self.mesh.devices.flat[0].platform)
+        return rows if most is None else min(rows, self._fit(most * self.mesh.devices.size // width))
+
+    def _fit(self, rows: int) -> int:
         shards = partition.batch_shards(self.mesh)
-        weight = self.batch_size * self.max_length // length
-        return shards * 2 ** max(0, (weight // shards).bit_length() - 1)
+        return shards * 2 ** max(0, (rows // shards).bit_length() - 1)
 
     def place(self, *arrays: np.ndarray) -> list[jax.Array]:
         """Arrays with one row for each row of the batch, split over the mesh."""

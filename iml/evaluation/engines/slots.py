@@ -38,7 +38,9 @@ class Programs:
             static_argnums=(0, 1),
             out_shardings=sharding,
         )
-        self.fill = jax.jit(functools.partial(_fill, opt), donate_argnums=1, out_shardings=sharding)
+        self.fill = jax.jit(
+            functools.partial(_fill, opt), static_argnums=0, donate_argnums=2, out_shardings=sharding
+        )
         self.advance = jax.jit(
             functools.partial(_advance, opt, decoding, eos),
             donate_argnums=1,
@@ -105,8 +107,9 @@ class Slots:
         width = tight if (width - tight) * most > self.model.shape_price else width
         lengths = np.zeros(most, np.int32)
         lengths[: len(read)] = [len(ids) for ids in read]
+        together = min(most, self.model.rows_to_read(width))
         placed = self.model.place(left_padded(read, most, width), lengths, source)
-        self.cache = self.programs.fill(self.model.params, self.cache, *placed, np.int32(self.time))
+        self.cache = self.programs.fill(together, self.model.params, self.cache, *placed, np.int32(self.time))
 
     def advance(self, patience: int) -> np.ndarray:
         """Steps until `patience` rows have ended, or all, or the host has to look.
@@ -142,13 +145,27 @@ class Slots:
         return tuple(map(np.asarray, found))
 
 
-def _fill(opt, params, cache, tokens, lengths, source, time):
-    """The cache with prompts [rows, width], padded on the left, in the rows that `source` names."""
+def _fill(opt, together, params, cache, tokens, lengths, source, time):
+    """The cache with prompts [rows, width], padded on the left, in the rows that `source` names.
+
+    Args:
+      together: rows that are read at once.
+    """
     width = tokens.shape[1]
-    start = (width - lengths)[:, None]
-    mask = (jnp.arange(width) >= start)[:, None, :] & jnp.tril(jnp.ones((width, width), bool))
-    positions = jnp.maximum(0, jnp.arange(width) - start)
-    _, new = cached.read(opt, params, tokens, positions, mask)
+
+    def read(part):
+        tokens, lengths = part
+        start = (width - lengths)[:, None]
+        mask = (jnp.arange(width) >= start)[:, None, :] & jnp.tril(jnp.ones((width, width), bool))
+        positions = jnp.maximum(0, jnp.arange(width) - start)
+        return cached.read(opt, params, tokens, positions, mask)[1]
+
+    if together == tokens.shape[0]:
+        return cached.insert(cache, read((tokens, lengths)), source, time)
+    # Rows that are read together are spread over all, as the batch is over the mesh.
+    parts = (x.reshape(together, -1, *x.shape[1:]).swapaxes(0, 1) for x in (tokens, lengths))
+    new = jax.lax.map(read, tuple(parts))  # [parts, layers, together, ...]
+    new = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(x.shape[1], -1, *x.shape[3:]), new)
     return cached.insert(cache, new, source, time)
 
 
