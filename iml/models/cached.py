@@ -6,6 +6,8 @@ one token a row, and keeps the context of each row in a ring of columns.
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from iml.models.opt import OPT, Params
+
+#: Logits of all heads above which a CPU takes the heads one by one: those of one stay in its caches.
+_CACHED_LOGITS = 2**22
 
 
 class Cache(NamedTuple):
@@ -27,6 +32,10 @@ class Shared(NamedTuple):
 
     cache: Cache
     filled: Int[Array, ""]
+
+    @property
+    def columns(self) -> int:
+        return self.cache.keys.shape[-2]
 
 
 def read(
@@ -43,27 +52,40 @@ def read(
       positions: places of the tokens within their documents; any valid one for padding.
       mask: which of the new tokens each of them sees. All of the context is seen by all.
     """
+    hidden = _hide(~mask)
+    unfilled = None if context is None else _hide(jnp.arange(context.columns) >= context.filled)
 
-    def attend(query: Array, key: Array, value: Array, past: Cache) -> tuple[Array, Cache]:
+    def mix(hidden: Array, query: Array, key: Array, value: Array, *past: Array) -> Array:
+        """Of one head, or of many as the last axis but two."""
+        parts = [(_product("...qd,...kd->...qk", query, key) + hidden, value)]
+        if past:
+            parts.append((_product("...qd,...kd->...qk", query, past[0]) + unfilled, past[1]))
+        peak = functools.reduce(jnp.maximum, [logits.max(-1, keepdims=True) for logits, _ in parts])
+        total, mixed = 0.0, 0.0
+        for logits, values in parts:
+            weights = jnp.exp(logits - peak)
+            total += weights.sum(-1, keepdims=True)
+            mixed += _product("...qk,...kd->...qd", weights.astype(value.dtype), values)
+        return (mixed / total).astype(value.dtype)
+
+    def at_once(*arrays: Array) -> Array:
+        return mix(hidden[:, None], *arrays)
+
+    def one_by_one(query: Array, key: Array, value: Array, *past: Array) -> Array:
+        heads_first = (*(x.swapaxes(0, 1) for x in (query, key, value)), *past)
+        return jax.lax.map(lambda head: mix(hidden, *head), heads_first).swapaxes(0, 1)
+
+    def attend(query: Array, key: Array, value: Array, past: Cache | None) -> tuple[Array, Cache]:
         # Heads before tokens: XLA's CPU code multiplies such arrays twice as fast.
         query = query.swapaxes(1, 2) * query.shape[-1] ** -0.5
         own = Cache(key.swapaxes(1, 2), value.swapaxes(1, 2))
-        logits = _product("bhqd,bhkd->bhqk", query, own.keys) + _hide(~mask)[:, None]
-        peak = logits.max(-1, keepdims=True)
-        if context is not None:
-            keys, values = past.keys[0], past.values[0]
-            before = _product("bhqd,hkd->bhqk", query, keys) + _hide(
-                jnp.arange(keys.shape[1]) >= context.filled
-            )
-            peak = jnp.maximum(peak, before.max(-1, keepdims=True))
-        weights = jnp.exp(logits - peak)
-        total = weights.sum(-1, keepdims=True)
-        mixed = _product("bhqk,bhkd->bhqd", weights.astype(value.dtype), own.values)
-        if context is not None:
-            weights = jnp.exp(before - peak)
-            total += weights.sum(-1, keepdims=True)
-            mixed += _product("bhqk,hkd->bhqd", weights.astype(value.dtype), values)
-        return (mixed / total).astype(value.dtype).swapaxes(1, 2), own
+        arrays = (query, *own, *(() if past is None else (past.keys[0], past.values[0])))
+        logits = math.prod(query.shape[:3]) * (query.shape[2] + (0 if context is None else context.columns))
+        if logits <= _CACHED_LOGITS:
+            mixed = at_once(*arrays)
+        else:
+            mixed = jax.lax.platform_dependent(*arrays, cpu=one_by_one, default=at_once)
+        return mixed.swapaxes(1, 2), own
 
     return opt.run(params, tokens, positions, attend, None if context is None else context.cache)
 

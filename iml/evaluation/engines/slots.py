@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ class Slots:
         width = tight if (width - tight) * most > self.model.shape_price else width
         lengths = np.zeros(most, np.int32)
         lengths[: len(read)] = [len(ids) for ids in read]
-        together = min(most, self.model.rows_to_read(width))
+        together = math.gcd(most, self.model.rows_to_read(width))
         placed = self.model.place(left_padded(read, most, width), lengths, source)
         self.cache = self.programs.fill(together, self.model.params, self.cache, *placed, np.int32(self.time))
 
