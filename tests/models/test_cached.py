@@ -1,6 +1,7 @@
 """Reading behind a context, in a tree, and token by token in a ring: always the plain forward pass' states."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,8 @@ def model(kind):
 
 
 @functools.cache
-def compiled(kind, name):
+def compiled(kind, name, logits=None):
+    """A function of the model; one for each number of logits above which heads are taken one by one."""
     opt = model(kind)[0]
     return jax.jit(opt.hidden if name == "hidden" else functools.partial(getattr(cached, name), opt))
 
@@ -50,6 +52,7 @@ def plain(kind, ids):
 words = st.integers(4, 63)
 
 
+@pytest.mark.parametrize("logits", [0, 2**22])
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=15, deadline=None)
 @given(
@@ -57,7 +60,7 @@ words = st.integers(4, 63)
     st.lists(words, min_size=1, max_size=6),
     st.lists(st.lists(words, max_size=4)),
 )
-def test_a_tree_behind_a_context_reads_as_its_paths_do(kind, context, trunk, branches):
+def test_a_tree_behind_a_context_reads_as_its_paths_do(kind, logits, context, trunk, branches):
     """`context` is read before and shared, `trunk` is a row's own, of which every branch goes on by itself."""
     tokens, branch, places = list(trunk), [0] * len(trunk), list(range(len(trunk)))
     kept = []
@@ -75,13 +78,13 @@ def test_a_tree_behind_a_context_reads_as_its_paths_do(kind, context, trunk, bra
     row = np.array([tokens + [1] * padding], np.int32)
     positions = np.array([places + [0] * padding], np.int32) + len(context)
     params, shared = model(kind)[1], None
-    if context:
-        before = np.array([context + [1] * (8 - len(context))], np.int32)
-        _, cache = compiled(kind, "read")(
-            params, before, np.arange(8)[None], np.tril(np.ones((1, 8, 8), bool))
-        )
-        shared = cached.Shared(cache, np.int32(len(context)))
-    hidden, _ = compiled(kind, "read")(params, row, positions, mask, shared)
+    read = compiled(kind, "read", logits)
+    with mock.patch.object(cached, "_CACHED_LOGITS", logits):
+        if context:
+            before = np.array([context + [1] * (8 - len(context))], np.int32)
+            _, cache = read(params, before, np.arange(8)[None], np.tril(np.ones((1, 8, 8), bool)))
+            shared = cached.Shared(cache, np.int32(len(context)))
+        hidden, _ = read(params, row, positions, mask, shared)
     for ids, start in [([], len(trunk)), *kept]:
         found = np.concatenate([hidden[0, : len(trunk)], hidden[0, start : start + len(ids)]])
         expected = plain(kind, context + trunk + ids)[len(context) :]
