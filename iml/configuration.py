@@ -50,6 +50,7 @@ def run(
     doc: str,
     configurables: Sequence[Callable[..., Any]] = (),
     flags: Mapping[str, str | Flag] | None = None,
+    presets: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
 ) -> Any:
     """Configures `entry` from the command line and calls it; ends the process on a user's mistake.
@@ -60,17 +61,19 @@ def run(
       configurables: constructors that gin files may name; `entry` need not be among them.
       flags: extra flags `--name[=value]` and what they mean. The entry gets the string given, True for
         a bare flag, and its own default where the flag is absent.
+      presets: extra flags whose value names a gin file in one of the project's folders: with
+        {"suite": "evals"} `--suite=mmlu` stands for `--gin_file=evals/mmlu.gin`.
       argv: the arguments, without the program's name; `sys.argv[1:]` by default.
 
     Returns:
       What `entry` returns. Exits with status 2 after an `InputError`, told in one line.
     """
-    flags = dict(flags or {})
+    flags, presets = dict(flags or {}), dict(presets or {})
     known = (entry, *configurables)
     try:
-        arguments = _parse_arguments(sys.argv[1:] if argv is None else argv, flags)
+        arguments = _parse_arguments(sys.argv[1:] if argv is None else argv, flags, presets)
         if arguments.help:
-            print(_help_page(entry, doc, known, flags))
+            print(_help_page(entry, doc, known, flags, presets))
             return None
         configured = configure(
             entry, configurables, arguments.files, arguments.bindings, arguments.search_paths, tuple(flags)
@@ -184,7 +187,23 @@ class _Arguments:
     help: bool
 
 
-def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str | Flag]) -> _Arguments:
+def _preset_names(folder: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIG_DIR / folder).glob("*.gin"))
+
+
+def _preset_file(flag: str, folder: str, name: str) -> str:
+    if name not in (names := _preset_names(folder)):
+        raise InputError(
+            f"there is no {flag} {name!r}" if name else "needs a value",
+            field=f"--{flag}",
+            remedy=f"{_nearest(name, names)}Known: {', '.join(names)}; --gin_file takes any other file",
+        )
+    return f"{folder}/{name}.gin"
+
+
+def _parse_arguments(
+    argv: Sequence[str], flags: Mapping[str, str | Flag], presets: Mapping[str, str]
+) -> _Arguments:
     files: list[str] = []
     bindings: list[str] = []
     search_paths: list[str] = []
@@ -211,6 +230,8 @@ def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str | Flag]) -> _A
             (files if name == "gin_file" else search_paths).extend(
                 [value] if name == "gin_file" else value.split(",")
             )
+        elif name in presets:
+            files.append(_preset_file(name, presets[name], value if equals else next(words, "")))
         elif name in switches:
             if value not in ("", "true", "True", "false", "False"):
                 raise InputError(f"is either given or not, it takes no value {value!r}", field=f"--{name}")
@@ -225,7 +246,7 @@ def _parse_arguments(argv: Sequence[str], flags: Mapping[str, str | Flag]) -> _A
         elif name in flags:
             given[name] = value if equals else True
         else:
-            names = ["gin_file", "gin_search_paths", "dry_run", "help", *flags]
+            names = ["gin_file", "gin_search_paths", "dry_run", "help", *flags, *presets]
             raise InputError(
                 f"unknown flag --{name}",
                 remedy=f"{_nearest(name, names, '--')}Settings are given as --gin.NAME=value; see --help",
@@ -440,10 +461,18 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _help_page(
-    entry: Callable[..., Any], doc: str, known: Sequence[Callable[..., Any]], flags: Mapping[str, str | Flag]
+    entry: Callable[..., Any],
+    doc: str,
+    known: Sequence[Callable[..., Any]],
+    flags: Mapping[str, str | Flag],
+    presets: Mapping[str, str],
 ) -> str:
+    short = {
+        flag: f"NAME, short for --gin_file={folder}/NAME.gin: {', '.join(_preset_names(folder))}"
+        for flag, folder in presets.items()
+    }
     lines = [inspect.cleandoc(doc), "", "flags:"]
-    lines += [f"  --{name:<22} {meaning}" for name, meaning in {**_COMMON_FLAGS, **flags}.items()]
+    lines += [f"  --{name:<22} {meaning}" for name, meaning in {**_COMMON_FLAGS, **short, **flags}.items()]
     if CONFIG_DIR.is_dir():
         files = sorted(str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.gin"))
         lines += ["", f"gin files that come with iml (in {CONFIG_DIR}):", *(f"  {file}" for file in files)]

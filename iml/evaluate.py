@@ -1,7 +1,7 @@
 """Evaluates a model on the tasks of an example store, and reports by level, category and task.
 
-    python -m iml.evaluate --gin_file=evals/default.gin --gin.MODEL=runs/first \\
-        --gin.STORE_DIR=store --gin.OUTPUT_DIR=runs/first/evaluation
+    python -m iml.evaluate --suite=default --gin.MODEL=runs/first --gin.STORE_DIR=store \\
+        --gin.OUTPUT_DIR=runs/first/evaluation
 
 Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
 goes on with the tasks that it lacks. Several processes may evaluate one model together, as they train. With
@@ -343,5 +343,6 @@ if __name__ == "__main__":
         evaluate,
         doc=__doc__,
         flags=FLAGS,
+        presets={"suite": "evals"},
         configurables=CONFIGURABLES,
     )

@@ -68,6 +68,25 @@ def test_files_bindings_and_flags_reach_the_entry(gin_file):
     assert result[:6] == (Mixture(5, {"flan": 0.2}), 7, ("*",), Adam(), True, "4")
 
 
+def test_a_preset_stands_for_a_file_of_the_project(gin_file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mixes").mkdir()
+    (tmp_path / "mixes" / "wide.gin").write_text("Mixture.eps = 9\n")
+    monkeypatch.setattr(configuration, "CONFIG_DIR", tmp_path)
+
+    def run(*arguments):
+        argv = [f"--gin_file={gin_file}", "--gin.STEPS=7", *arguments]
+        return configuration.run(
+            tune, doc="Tunes.", configurables=(Mixture, Adam), presets={"mix": "mixes"}, argv=argv
+        )
+
+    assert run("--mix=wide")[0] == run("--mix", "wide")[0] == Mixture(9)
+    run("--help")
+    assert "--gin_file=mixes/NAME.gin: wide" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run("--mix=wied")
+    assert "--mix': there is no mix 'wied'. Did you mean wide?" in capsys.readouterr().err
+
+
 def test_a_word_without_quotes_is_a_string(gin_file):
     assert call(gin_file, "--gin.STEPS=7", "--gin.tune.tasks=['a', \"b\"]")[2] == ["a", "b"]
 
