@@ -10,6 +10,7 @@ from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.results.results_folder import ResultsFolder
 from iml.evaluation.suites import Suite
 from iml.train import train
+from iml.training.tunings import LoRA
 from tests.stores import make_store
 from tests.training import tiny
 
@@ -41,8 +42,13 @@ def results(path):
     return sorted([[line[name] for name in kept] for line in lines], key=str)
 
 
-def test_results_are_those_of_the_checkpoints(folder):
-    settings = config(folder)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tuning": LoRA(4, base="nf4"), "model": {"embed_dim": 64, "ffn_dim": 128}}],
+    ids=["full", "qlora"],
+)
+def test_results_are_those_of_the_checkpoints(folder, changes):
+    settings = config(folder, **changes)
     train(**settings)
     found = sorted(path.name for path in (folder / "run" / "evaluation").iterdir())
     assert found == ["0", "4", "6"] and tiny.steps(folder / "run") == (0, 4, 6)

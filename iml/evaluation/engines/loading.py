@@ -183,7 +183,7 @@ def hash_params(params: Any) -> str:
 
 @jax.jit
 def _checksum(leaf: jax.Array) -> jax.Array:
-    width = {2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
     weights = jnp.uint32(1)
     for axis in range(leaf.ndim):
