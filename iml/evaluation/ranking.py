@@ -30,7 +30,8 @@ class Ranking:
       scores: by scorer, one score for each candidate.
       picks: by scorer, the index of the best candidate, the first among equals.
       truncated: tokens of the prompt that did not fit.
-      flags: what was odd: "tie" (of the primary scorer), "duplicate", "empty", "cut" candidates.
+      flags: what was odd: "tie" (of the primary scorer), "duplicate", "empty", "cut" candidates, "nonfinite"
+        scores, which are never picked before finite ones.
     """
 
     scores: Mapping[str, tuple[float, ...]]
@@ -73,8 +74,7 @@ def rank(
     distinct = tuple(dict.fromkeys(text for r in requests for text in r.candidates))
     plain: dict[str, Likelihood | None] = dict.fromkeys(distinct)
     if distinct and any(name.startswith("unconditional") for name in scorers):
-        [alone] = engine.likelihoods([(UNCONDITIONAL_CONTEXT, distinct)])
-        plain = dict(zip(distinct, alone, strict=True))
+        plain = dict(zip(distinct, _unconditional(engine, distinct), strict=True))
     with_eos = any(name.endswith("_eos") for name in scorers)
     rankings: list[Ranking | None] = [None] * len(requests)
 
@@ -94,6 +94,15 @@ def rank(
     return rankings
 
 
+def _unconditional(engine: Engine, texts: Sequence[str]) -> list[Likelihood]:
+    """Likelihoods of texts that follow nothing but `UNCONDITIONAL_CONTEXT`, whatever the others are."""
+    [found] = engine.likelihoods([(UNCONDITIONAL_CONTEXT, texts)])
+    if any(likelihood.truncated for likelihood in found):
+        # The longest has taken the context of all.
+        found = [one for [one] in engine.likelihoods([(UNCONDITIONAL_CONTEXT, [text]) for text in texts])]
+    return found
+
+
 def _ranking(
     candidates: Sequence[str],
     conditional: Sequence[Likelihood],
@@ -105,12 +114,13 @@ def _ranking(
         name: tuple(map(functools.partial(_score, name), candidates, conditional, unconditional))
         for name in scorers
     }
-    picks = {name: int(np.argmax(values)) for name, values in scores.items()}
+    picks = {name: int(np.argmax(np.nan_to_num(values, nan=-np.inf))) for name, values in scores.items()}
     flags = {
         "tie": list(scores[primary]).count(max(scores[primary])) > 1,
         "duplicate": len(set(candidates)) < len(candidates),
         "empty": any(not text.strip() for text in candidates),
         "cut": any(likelihood.cut for likelihood in conditional),
+        "nonfinite": not all(math.isfinite(score) for values in scores.values() for score in values),
     }
     truncated = max(likelihood.truncated for likelihood in conditional)
     return Ranking(scores, picks, truncated, tuple(name for name, set_ in flags.items() if set_))

@@ -27,7 +27,8 @@ def request(source, candidates):
 def plain(model, source, text, context_tokens=None):
     """(log-likelihood of the text, of </s>) by one forward pass over the whole document."""
     document = encode_prompts(model.vocabulary, [Prompt(source, text, {})], 10**6)[0]
-    ids, start = model.head + document.tokens.tolist(), document.target_start + len(model.head)
+    head = model.head if document.target_start else [model.vocabulary.EOS]
+    ids, start = head + document.tokens.tolist(), document.target_start + len(head)
     if context_tokens is not None:
         ids, start = ids[start - context_tokens :], context_tokens
     tokens, n = np.array([ids[:-1]]), len(ids) - 1
@@ -103,9 +104,36 @@ def test_odd_candidates_are_ranked_the_first_winning_and_flagged(tmp_path):
     assert all(np.isfinite(list(result.scores.values())).all() for result in results)
 
 
+def test_a_candidate_that_fills_the_window_is_cut_by_the_token_that_nothing_predicts(tmp_path):
+    model = small_model(tmp_path)
+    [[fits, cut]] = OPTEngine(model).likelihoods([("a", ["z" * 62, "z" * 63])])
+    lengths = [len(model.vocabulary.encode(" " + "z" * n)) for n in (62, 63)]
+    assert lengths == [63, 64]  # one position is left for the context, or none
+    assert [(one.tokens, one.cut) for one in (fits, cut)] == [(63, False), (63, True)]
+
+
+def test_scores_that_are_no_numbers_are_flagged_and_lose(tmp_path):
+    model = small_model(tmp_path)
+    engine = OPTEngine(model)
+    found = engine.likelihoods([("a", ["the", "on"])])
+
+    class Broken:
+        facts = engine.facts
+
+        def likelihoods(self, pairs, tell=lambda number, answer: None):
+            answers = [[dataclasses.replace(found[0][0], text=float("nan")), found[0][1]] for _ in pairs]
+            for number, answer in enumerate(answers):
+                tell(number, answer)
+            return answers
+
+    [result] = ranking.rank(Broken(), [request("a", ["the", "on"])], ["sum", "mean"], "sum")
+    assert result.flags == ("nonfinite",) and set(result.picks.values()) == {1}
+
+
 def test_results_do_not_depend_on_what_is_ranked_together(tmp_path):
     model = small_model(tmp_path)
     requests = [request("the " * n, ["on", "a thing", "er"]) for n in (1, 3, 9, 2, 4, 12)]
+    requests.append(request("a", ["short", "z" * 70]))
     together = ranking.rank(OPTEngine(dataclasses.replace(model, batch_size=1)), requests, ALL, "sum_eos")
     engine = OPTEngine(model)
     for one, result in zip(requests, together, strict=True):

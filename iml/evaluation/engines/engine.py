@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -146,6 +147,28 @@ class Engine(Protocol):
 def shorten(source: str, parts: Sequence[int], dropped: int) -> str:
     """A prompt without its first `dropped` demonstrations; `parts` as of `Engine.generate`."""
     return source[: parts[0]] + source[parts[dropped] :] if dropped else source
+
+
+def stop_place(text: str, stops: Sequence[str]) -> int | None:
+    """Where in a text the first stop string begins."""
+    return min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)
+
+
+def until_stop(
+    ids: Sequence[int], stops: Sequence[str], decode: Callable[[Sequence[int]], str]
+) -> tuple[list[int], str, bool]:
+    """An answer as far as its first stop string.
+
+    Returns:
+      The fewest tokens whose text holds the whole stop string, or all; the text before it; whether there is one.
+    """
+    text = decode(ids)
+    place = stop_place(text, stops)
+    if place is None:
+        return list(ids), text, False
+    counts = range(1, len(ids))
+    count = bisect.bisect_left(counts, True, key=lambda n: stop_place(decode(ids[:n]), stops) is not None) + 1
+    return list(ids[:count]), text[:place], True
 
 
 def common_ending(continuations: Sequence[Sequence[Any]]) -> int:

@@ -11,7 +11,15 @@ import numpy as np
 from iml.errors import InputError
 from iml.evaluation.engines import trees
 from iml.evaluation.engines.beams import Beams
-from iml.evaluation.engines.engine import Decoding, Generated, Tell, shorten, tell_nobody
+from iml.evaluation.engines.engine import (
+    Decoding,
+    Generated,
+    Tell,
+    shorten,
+    stop_place,
+    tell_nobody,
+    until_stop,
+)
 from iml.evaluation.engines.loading import LoadedModel
 from iml.evaluation.engines.slots import Programs, Slots
 from iml.training import partition
@@ -169,20 +177,14 @@ class Generator:
         return groups * shards * beams
 
     def _ended(self, ids: list[int]) -> bool:
-        return ids[-1:] == [self._model.vocabulary.EOS] or self._stop(ids) is not None
-
-    def _stop(self, ids: Sequence[int]) -> int | None:
-        """Where in the text of an answer the first stop string begins."""
-        if not self._decoding.stop:
-            return None
-        text = self._model.vocabulary.decode(ids)
-        found = [place for stop in self._decoding.stop if (place := text.find(stop)) >= 0]
-        return min(found, default=None)
+        vocabulary, stops = self._model.vocabulary, self._decoding.stop
+        return ids[-1:] == [vocabulary.EOS] or (
+            bool(stops) and stop_place(vocabulary.decode(ids), stops) is not None
+        )
 
     def _answer(self, ids: list[int], truncated: int) -> Generated:
         vocabulary = self._model.vocabulary
-        finished = self._ended(ids)
-        if ids[-1:] == [vocabulary.EOS]:
-            ids = ids[:-1]
-        text = vocabulary.decode(ids)[: self._stop(ids)]
-        return Generated(text.strip(), tuple(ids), finished, truncated)
+        finished = ids[-1:] == [vocabulary.EOS]
+        ids = ids[:-1] if finished else ids
+        ids, text, stopped = until_stop(ids, self._decoding.stop, vocabulary.decode)
+        return Generated(text.strip(), tuple(ids), finished or stopped, truncated)

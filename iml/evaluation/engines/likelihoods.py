@@ -140,19 +140,22 @@ class Scorer:
             for text in texts
         ]
         documents = iter(encode_prompts(model.vocabulary, prompts, max_length=2**30))
-        room = model.max_length - len(head)
         encoded = []
         for _, texts in pairs:
             group = [next(documents) for _ in texts]
+            # What follows nothing begins a document, as text that follows </s> does.
+            lead = head if any(document.target_start for document in group) else [model.vocabulary.EOS]
+            room = model.max_length - len(lead)
             cut = max([0, *(document.positions - room for document in group)])
             tails = []
             for document in group:
                 start = document.target_start
                 # The longest candidate does not fit: shorter ones still keep a token of context.
                 own = max(document.positions - room, min(cut, max(0, start - 1)), 0)
-                ids = [*head, *document.tokens[own:].tolist()]
-                scored = max(1, start - own + len(head))
-                tails.append(_Tail(ids, scored, min(own, start), own > start))
+                ids = [*lead, *document.tokens[own:].tolist()]
+                scored = max(1, start - own + len(lead))
+                # The first token of all is not predicted.
+                tails.append(_Tail(ids, scored, min(own, start), own >= start + len(lead)))
             ending = common_ending([tail.ids[tail.scored : -1] for tail in tails])
             for tail in tails:
                 tail.ending = ending

@@ -50,7 +50,6 @@ class OPTEngine:
             "model_hash": hash_params(self.model.params),
             "model_config": config.to_json(),
             "devices": f"{devices.size} x {devices.flat[0].device_kind}",
-            "attention": config.attention,
             "dtype": config.dtype,
             "bos": self.model.bos,
             "max_length": self.model.max_length,

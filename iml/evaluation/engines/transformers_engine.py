@@ -19,6 +19,7 @@ from iml.evaluation.engines.engine import (
     common_ending,
     shorten,
     tell_nobody,
+    until_stop,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class TransformersEngine:
             )
         self._head = [bos] if backend.bos else []
         self._eos = self._tokenizer.eos_token_id
+        if self._eos is None:
+            raise InputError("its tokenizer has no token that ends a text", path=backend.path)
+        # What a model brings (a repetition penalty, say) would join in what is asked for.
+        self._model.generation_config = transformers.GenerationConfig()
         self.facts: Mapping[str, Any] = {
             "engine": "transformers",
             "bos": backend.bos,
@@ -157,15 +162,18 @@ class TransformersEngine:
         context = context.rstrip(" ")
         head = self._ids(context)
         wholes = [[*self._ids(f"{context} {text.rstrip()}"), self._eos] for text in texts]
-        room = self._max_length - len(self._head) + 1
+        lead = self._head if head else [self._eos]
+        room = self._max_length - len(lead) + 1
         cut = max([0, *(len(whole) - room for whole in wholes)])
         rows = []
         for whole in wholes:
             start = min(len(head), len(whole) - 1)
             # A shorter continuation keeps a token of context even if the longest leaves it none.
             own = max(len(whole) - room, min(cut, max(0, start - 1)), 0)
-            ids = [*self._head, *whole[own:]]
-            rows.append(_Row(ids, max(1, start - own + len(self._head)), min(own, start), own > start))
+            ids = [*lead, *whole[own:]]
+            # The first token of all is not predicted.
+            cut_short = own >= start + len(lead)
+            rows.append(_Row(ids, max(1, start - own + len(lead)), min(own, start), cut_short))
         agreed = common_ending([row.ids[row.start : -1] for row in rows])
         for row in rows:
             row.ending = agreed
@@ -179,7 +187,7 @@ class TransformersEngine:
             dropped += 1
             ids = self._ids(shorten(source, cuts, dropped))
         kept = ids[max(0, len(ids) - room) :]
-        return [*self._head, *kept], len(whole) - len(kept)
+        return [*self._head, *kept] or [self._eos], len(whole) - len(kept)
 
     def _answer(self, prompts: Sequence[Sequence[int]], decoding: Decoding, key: str) -> list[list[int]]:
         import torch
@@ -217,11 +225,11 @@ class TransformersEngine:
     def _read(self, ids: Sequence[int], decoding: Decoding, truncated: int) -> Generated:
         finished = self._eos in ids
         ids = ids[: ids.index(self._eos)] if finished else ids
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        ends = [text.find(stop) for stop in decoding.stop if stop in text]
-        if ends:
-            text, finished = text[: min(ends)], True
-        return Generated(text.strip(), tuple(ids), finished, truncated)
+        ids, text, stopped = until_stop(ids, decoding.stop, self._decode)
+        return Generated(text.strip(), tuple(ids), finished or stopped, truncated)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -19,7 +19,7 @@ PAIRS = [
     ("", ["the", "other"]),
     ("the other one in the north " * 8, ["in the inn", "the " * 80]),
 ]
-SOURCES = ["the cat", "on the other", "in an inn in the north " * 6, "a"]
+SOURCES = ["the cat", "on the other", "in an inn in the north " * 6, "a", ""]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,18 @@ def test_transformers_answers_as_our_engine_does(engines, decoding):
     assert [answer.text for answer in ours] == texts
     assert [answer.finished for answer in ours] == [answer.finished for answer in theirs]
     assert [answer.truncated for answer in ours] == [answer.truncated for answer in theirs]
+
+
+def test_what_a_model_brings_along_does_not_join_in(own, engines, tmp_path):
+    """A penalty in the model's own generation settings would make greedy answers other ones."""
+    transformers = pytest.importorskip("transformers", reason="the other engine")
+    model = transformers.OPTForCausalLM.from_pretrained(own[1])
+    model.generation_config.repetition_penalty = 3.0
+    model.save_pretrained(tmp_path / "penalty")
+    transformers.GPT2Tokenizer.from_pretrained(own[1]).save_pretrained(tmp_path / "penalty")
+    brings = TransformersModel(str(tmp_path / "penalty"), bos=engines[1].facts["bos"], device="cpu").open()
+    expected, found = (engine.generate(SOURCES[:1], Decoding(8)) for engine in (engines[1], brings))
+    assert found[0].text == expected[0].text
 
 
 def test_draws_depend_on_the_prompt_alone(engines):

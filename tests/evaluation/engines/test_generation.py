@@ -119,6 +119,8 @@ def test_stop_strings_end_answers_and_are_not_in_them(tmp_path):
         assert stop not in answer.text
         if decoding.beams == 1:
             assert answer.finished and answer.text == raw[: raw.find(stop)].strip()
+            assert stop in engine.model.vocabulary.decode(answer.tokens)
+            assert stop not in engine.model.vocabulary.decode(answer.tokens[:-1])
 
 
 def test_whole_demonstrations_are_cut_before_the_question(tmp_path):
