@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from iml.data.vocabulary import Vocabulary
-from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.engine import Decoding, Generated
 from iml.evaluation.engines.loading import LoadedModel
 from iml.evaluation.engines.opt_engine import OPTEngine
 from iml.models import weights_hf
@@ -108,8 +108,8 @@ def generate(ours: OPTEngine, theirs: Any, pairs: Pairs) -> tuple[Callable[[], A
     settings = {"until": ["</s>"], "max_gen_toks": TOKENS, "do_sample": False}
     asked = [Instance("generate_until", {}, (source, settings), i) for i, (source, _) in enumerate(pairs)]
 
-    def mine() -> list[str]:
-        return [found.text for found in ours.generate([source for source, _ in pairs], Decoding(TOKENS))]
+    def mine() -> list[Generated]:
+        return ours.generate([source for source, _ in pairs], Decoding(TOKENS))
 
     def peer() -> list[str]:
         return [text.strip() for text in theirs.generate_until(asked, disable_tqdm=True)]
@@ -128,7 +128,7 @@ def compare(
     name: str, work: str, engines: tuple[Any, Any], make: Callable[[int], Pairs], runs: int
 ) -> list[str]:
     """A row of the table."""
-    first, ours, theirs = np.zeros(2), [], []
+    first, ours, theirs, units = np.zeros(2), [], [], []
     for run in range(runs + 1):
         pairs = make(run)
         mine, peer = (generate if work == "c" else rank)(*engines, pairs)
@@ -140,14 +140,15 @@ def compare(
         seconds, expected = timed(peer)
         theirs.append(seconds)
         if work == "c":
-            same = sum(a == b for a, b in zip(found, expected, strict=True))
+            units.append(sum(len(answer.tokens) + answer.finished for answer in found))
+            same = sum(a.text == b for a, b in zip(found, expected, strict=True))
             agreement = f"{same} of {len(pairs)} equal"
         else:
+            units.append(sum(len(texts) for _, texts in pairs))
             worst = float(np.abs(found - expected).max())
             agreement = f"within {worst:.0e}"
             assert worst < 1e-3, agreement
-    units = len(pairs) * (TOKENS if work == "c" else 4)
-    rates = [units / np.median(np.array(side)[:, 0]) for side in (ours, theirs)]
+    rates = [np.median(np.array(units) / np.array(side)[:, 0]) for side in (ours, theirs)]
     wall, processor = np.median(np.array(theirs) / np.array(ours), axis=0)
     with_compiling = np.sum(theirs, axis=0)[0] / (np.sum(ours, axis=0) + first)[0]
     numbers = (*rates, wall, processor, first[0], with_compiling)

@@ -133,6 +133,27 @@ def test_the_same_candidates_win_with_the_same_scores(models, sets, bos):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bos", [False, True])
+def test_prompts_that_share_demonstrations_score_the_same(models, sets, bos):
+    """Three rows of a set stand before each of its others; iml reads them once for all."""
+    instance = pytest.importorskip("lm_eval.api.instance")
+    engine, theirs = models[bos]
+    encode = engine.model.vocabulary.encode
+    pairs = []
+    for rows in sets.values():
+        shown = "".join(f"{source} {target}\n\n\n" for source, _, target in rows[:3])
+        few_shot = [(shown + source, choices) for source, choices, _ in rows[3:]]
+        pairs += [pair for pair in few_shot if len(encode(pair[0])) < LENGTH - 64]
+    assert len(pairs) >= 25
+    ours = engine.likelihoods(pairs)
+    asked = [(source, f" {choice}") for source, choices in pairs for choice in choices]
+    asked = [instance.Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(asked)]
+    expected = [value for value, _ in theirs.loglikelihood(asked, disable_tqdm=True)]
+    found = [likelihood.text for row in ours for likelihood in row]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bos", [False, True])
 def test_greedy_answers_are_the_same(models, sets, bos):
     instance = pytest.importorskip("lm_eval.api.instance")
     engine, theirs = models[bos]
