@@ -203,6 +203,9 @@ def _evaluate_one(
     selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
     for pattern, reason in missing.items():
         console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    for name, reason in requests.without_databases(store, selected, suite).items():
+        told = f"not computed: execution of {name}: {reason}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     _describe(console, store, selected, suite, every_task=dry_run)
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)
@@ -258,6 +261,7 @@ def _evaluate_all(
 ) -> dict[str, Any]:
     """Every checkpoint of a run, and the curve over them."""
     from iml.data.store import ExampleStore
+    from iml.evaluation import requests
     from iml.evaluation.reports import curve_report
     from iml.training.checkpoints import complete_steps
 
@@ -269,7 +273,8 @@ def _evaluate_all(
         print(f"checkpoints: {', '.join(map(str, steps))}")
         return one(model, output_dir)
     asked = {name: value for name, value in given.items() if value is not None}
-    asked |= {"suite": plain(suite), "store": ExampleStore(store_dir).fingerprint}
+    store = ExampleStore(store_dir)
+    asked |= {"suite": plain(suite), "store": store.fingerprint}
     curve = curve_report.evaluate_steps(
         os.fspath(model),
         output_dir,
@@ -277,6 +282,7 @@ def _evaluate_all(
         asked,
         one,
         lambda text: print(text, flush=True),
+        requests.missing(store, suite),
     )
     print(f"picked: step {curve.chosen}; curve: {pathlib.Path(output_dir) / curve_report.PAGE}")
     return curve.to_json()

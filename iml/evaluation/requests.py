@@ -12,6 +12,7 @@ from iml.data.prompts import Prompt, render_request
 from iml.data.random import Draws, permute
 from iml.data.store import ExampleStore, TaskEntry
 from iml.errors import InputError
+from iml.evaluation.metrics import queries
 
 if TYPE_CHECKING:
     from iml.evaluation.suites import Suite
@@ -71,11 +72,7 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
     """
     scheme = load_split_scheme(suite.split_scheme)
     selected = {}
-    for name, entry in sorted(store.tasks.items()):
-        if not _matches(name, suite.tasks) or _matches(name, suite.exclude):
-            continue
-        if not _matches(entry.card.category, suite.categories):
-            continue
+    for name, entry in sorted(_asked(store, suite).items()):
         level, split = scheme.level(entry.card), choose_split(entry, suite.split, suite.other_split)
         if level in suite.levels and split is not None:
             rows = choose_rows(entry.splits[split].rows, suite.max_prompts_per_task, Draws(seed, name))
@@ -90,22 +87,66 @@ def select(store: ExampleStore, suite: Suite, seed: int) -> dict[str, Selected]:
 
 
 def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
-    """The patterns of `suite.tasks` that match no task of the store, or none with a split to evaluate, and why."""
+    """What of a suite cannot be evaluated, by task or pattern, and why.
+
+    Named are tasks that a pattern matches and that have no rows of the split, or could not be prepared; and
+    patterns that match no task, or fewer than `suite.task_counts` says. A pattern that has as many as that lacks
+    nothing; `*` stands for whatever the store has rows of.
+    """
+    scheme, asked = load_split_scheme(suite.split_scheme), _asked(store, suite)
     found = {}
     for pattern in suite.tasks:
-        entries = {name: entry for name, entry in store.tasks.items() if fnmatchcase(name, pattern)}
-        splits = [choose_split(entry, suite.split, suite.other_split) for entry in entries.values()]
-        if entries and not any(splits):
-            found[pattern] = f"{min(entries)} has no rows to evaluate, its splits being {_splits(entries)}"
-        elif not entries:
-            failed = [name for name in sorted(store.failures) if fnmatchcase(name, pattern)]
-            told = [f"{name} could not be prepared: {store.failures[name]}" for name in failed[:1]]
-            found[pattern] = next(iter(told), "not in the store")
+        tasks = {name: entry for name, entry in asked.items() if fnmatchcase(name, pattern)}
+        lacking = {
+            name: entry
+            for name, entry in tasks.items()
+            if choose_split(entry, suite.split, suite.other_split) is None
+        }
+        expected, present = (suite.task_counts or {}).get(pattern), len(tasks) - len(lacking)
+        if expected is not None and present >= expected:
+            continue
+        failed = {
+            name: reason
+            for name, reason in sorted(store.failures.items())
+            if fnmatchcase(name, pattern) and name not in store.tasks and not _matches(name, suite.exclude)
+        }
+        if expected is not None:
+            found[pattern] = f"{present} of its {expected} tasks have rows to evaluate"
+        elif not failed and not any(fnmatchcase(name, pattern) for name in store.tasks):
+            found[pattern] = "not in the store"
+        found |= {name: f"could not be prepared: {reason}" for name, reason in failed.items()}
+        found |= {
+            name: f"has no rows to evaluate, its splits being {', '.join(entry.splits) or 'empty'}"
+            for name, entry in sorted(lacking.items())
+            if pattern != "*" and scheme.level(entry.card) in suite.levels
+        }
     return found
 
 
-def _splits(entries: Mapping[str, TaskEntry]) -> str:
-    return ", ".join(entries[min(entries)].splits) or "empty"
+def without_databases(store: ExampleStore, selected: Mapping[str, Selected], suite: Suite) -> dict[str, str]:
+    """Selected tasks whose execution accuracy lacks a database, and why."""
+    found = {}
+    for name, task in selected.items():
+        if "execution" in suite.scored(store.tasks[name].card).metrics:
+            try:
+                for example in store.read_many(name, task.split, task.rows):
+                    queries.find_databases(example.metric_data, suite.databases)
+            except queries.NotComputable as error:
+                found[name] = " ".join(str(error).split())
+            except InputError:
+                continue  # A damaged file: told when the task's turn comes.
+    return found
+
+
+def _asked(store: ExampleStore, suite: Suite) -> dict[str, TaskEntry]:
+    """The tasks of the store whose name and category a suite asks for."""
+    return {
+        name: entry
+        for name, entry in store.tasks.items()
+        if _matches(name, suite.tasks)
+        and not _matches(name, suite.exclude)
+        and _matches(entry.card.category, suite.categories)
+    }
 
 
 def choose_split(entry: TaskEntry, wanted: str, other: bool = True) -> str | None:

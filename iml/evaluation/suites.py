@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from iml.bench.card import TaskCard
 from iml.bench.levels import LEVELS
 from iml.data.prompts import PromptFormat
+from iml.data.settings import LATER
 from iml.errors import InputError
 from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.metrics import METRICS
@@ -38,6 +39,7 @@ class Suite:
       split_scheme: name or path of the scheme that gives tasks their levels.
       databases: the folder in which execution accuracy finds databases, `<name>/*.sqlite`; "" for none, and the
         metric is then told of as not computed.
+      task_counts: by pattern of `tasks`, how many tasks it stands for; with fewer, it is told of and reported.
     """
 
     name: str = "validation"
@@ -57,6 +59,7 @@ class Suite:
     decoding: Decoding = Decoding()  # noqa: RUF009 (frozen)
     split_scheme: str = "opt_iml"
     databases: str = ""
+    task_counts: Mapping[str, int] | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self):
         for name in ("tasks", "categories", "levels", "shots", "scorers", "with_eos"):

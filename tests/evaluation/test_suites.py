@@ -1,6 +1,7 @@
 """Suites: the files that come with the package, what they select, what they tell is missing, how Winograd is
 scored."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,6 +12,7 @@ import pytest
 from iml import configuration, evaluate
 from iml.bench.levels import load_split_scheme
 from iml.data.prompts import PromptFormat, render_request
+from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation import requests
 from iml.evaluation.engines.engine import Decoding
@@ -127,13 +129,49 @@ def test_what_is_missing_is_told_and_the_rest_is_run(tmp_path, store, capsys):
     evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), suite)
     shown = capsys.readouterr().out
     assert shown.index("missing: raft.*: not in the store") < shown.index("suite validation")
-    assert "missing: bbh.add: bbh.add could not be prepared: add.json:1" in shown
+    assert "missing: bbh.add: could not be prepared: add.json:1" in shown
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert set(scores["failures"]) == {"raft.*", "bbh.add", "t5.train_only"}
     assert "its splits being train" in scores["failures"]["t5.train_only"]
     assert scores["tasks"]["mmlu.virology"]["metric"] == "rouge_l"
     assert set(scores["tasks"]["mmlu.virology"]["metrics"]) == {"rouge_l", "accuracy"}
     assert "could not be prepared" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_tasks_that_a_pattern_lacks_are_told_and_counted(tmp_path, store, capsys):
+    row = {**CHOICE, "target": "SELECT 1", "metric_data": json.dumps({"database": "shop"})}
+    sql = {"card": {"metrics": ["accuracy", "execution"]}, "test": [row | {"candidates": ["SELECT 1", "B"]}]}
+    virology = {"card": {"metrics": ["accuracy"]}, "test": [CHOICE]}
+    without = {"train": [("a", "b")]}
+    tasks = {"mmlu.virology": virology, "mmlu.noeval": without, "t.sql": sql, "t.noeval": without}
+    make_store(tmp_path, tasks)
+    index = tmp_path / "store" / "index.json"
+    record = json.loads(index.read_text())
+    record["failures"] = {"mmlu.anatomy": "anatomy_test.csv:1: is empty"}
+    index.write_text(json.dumps(record))
+    opened = ExampleStore(tmp_path / "store")
+
+    suite = suite_of(next(path for path in FILES if path.stem == "mmlu"))
+    assert requests.missing(opened, suite) == {
+        "mmlu.*": "1 of its 57 tasks have rows to evaluate",
+        "mmlu.anatomy": "could not be prepared: anatomy_test.csv:1: is empty",
+        "mmlu.noeval": "has no rows to evaluate, its splits being train",
+    }
+    # As many as there are to be; or no more asked for than what there is.
+    assert requests.missing(opened, dataclasses.replace(suite, task_counts={"mmlu.*": 1})) == {}
+    assert requests.missing(opened, Suite(tasks=("*",))).keys() == {"mmlu.anatomy"}
+
+    vocabulary = write_vocabulary(tmp_path / "vocabulary")
+    config = small_config(vocabulary)
+    params = OPT(config).init(jax.random.key(0))
+    checkpoints.save_params(tmp_path / "model", config, params, vocabulary.directory)
+    asked = dataclasses.replace(suite, tasks=("mmlu.*", "t.sql"), shots=(0,))
+    evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), asked)
+    shown = capsys.readouterr().out
+    told = "not computed: execution of t.sql: field 'Suite.databases': no databases"
+    assert shown.index(told) < shown.index("suite MMLU")
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "is not the whole suite: of mmlu.*, 1 of its 57 tasks" in report.replace("\\", "")
 
 
 def test_the_validation_suite_is_the_split_schemes():
@@ -151,7 +189,9 @@ def test_the_super_ni_suite_is_the_split_schemes(real_data):
     asked = fitting - {name.removeprefix(prefix) for name in suite.exclude}
     scheme = load_split_scheme("opt_iml").test_tasks
     tested = {name.removeprefix(prefix) for name in scheme if name.startswith(prefix)}
-    assert asked == tested & set(records) and len(tested) == 44
+    assert asked == tested & set(records) and suite.task_counts == {f"{prefix}*": len(tested)} == {
+        f"{prefix}*": 44
+    }
 
 
 def test_partial_scores_are_of_what_follows_the_referent(tmp_path):

@@ -40,11 +40,35 @@ class Execution(MeanMetric):
 
     def values(self, answers: Sequence[Answer]) -> list[float]:
         # All are looked up before any is run.
-        found = [_databases(answer) for answer in answers]
+        found = [find_databases(answer.metric_data, answer.databases) for answer in answers]
         return [
             100.0 * any(same_results(answer.prediction, text, paths) for text in answer.references)
             for answer, paths in zip(answers, found, strict=True)
         ]
+
+
+def find_databases(metric_data: str, databases: str) -> list[pathlib.Path]:
+    """The SQLite files of an example's database: all in its folder, as a test suite has several.
+
+    Args:
+      metric_data: of the example.
+      databases: the folder of all databases, "" if there is none.
+
+    Raises:
+      NotComputable: there are none.
+    """
+    name = _load(metric_data)["database"]
+    if not databases:
+        raise NotComputable(
+            "no databases to run queries on",
+            field="Suite.databases",
+            remedy="Name the folder that holds one folder with SQLite files for each database",
+        )
+    folder = pathlib.Path(databases, name)
+    found = sorted(folder.glob("*.sqlite")) if pathlib.PurePath(name).name == name else []
+    if not found:
+        raise NotComputable("no .sqlite file here", path=folder, field="Suite.databases")
+    return found
 
 
 def _match(prediction: str, reference: str, metric_data: str) -> bool:
@@ -63,22 +87,6 @@ def _match(prediction: str, reference: str, metric_data: str) -> bool:
 def _schema(metric_data: str) -> Schema:
     data = _load(metric_data)
     return Schema.of(data["columns"], data["foreign_keys"])
-
-
-def _databases(answer: Answer) -> list[pathlib.Path]:
-    """The SQLite files of an answer's database: all in its folder, as a test suite has several."""
-    name = _load(answer.metric_data)["database"]
-    if not answer.databases:
-        raise NotComputable(
-            "no databases to run queries on",
-            field="Suite.databases",
-            remedy="Name the folder that holds one folder with SQLite files for each database",
-        )
-    folder = pathlib.Path(answer.databases, name)
-    found = sorted(folder.glob("*.sqlite")) if pathlib.PurePath(name).name == name else []
-    if not found:
-        raise NotComputable("no .sqlite file here", path=folder, field="Suite.databases")
-    return found
 
 
 @functools.lru_cache(maxsize=256)

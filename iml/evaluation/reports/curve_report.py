@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -34,6 +34,7 @@ def evaluate_steps(
     asked: Mapping[str, Any],
     evaluate: Callable[[str, str], Any],
     tell: Callable[[str], None],
+    missing: Collection[str] = (),
 ) -> Curve:
     """Evaluates the checkpoints whose results are not there yet, and draws the curve.
 
@@ -44,11 +45,12 @@ def evaluate_steps(
       asked: entries that the headers of results have, if they are to be taken as they are.
       evaluate: evaluates a model into a folder.
       tell: is told which step's turn it is.
+      missing: what of the suite cannot be evaluated, of any checkpoint.
     """
     folder = pathlib.Path(output_dir)
     for number, step in enumerate(steps, start=1):
         checkpoint, results = epath.Path(run_dir) / "checkpoints" / str(step), folder / str(step)
-        if finished(results, checkpoint, asked):
+        if finished(results, checkpoint, asked, missing):
             tell(f"step {step}, {number} of {len(steps)}: already evaluated")
             continue
         tell(f"step {step}, {number} of {len(steps)}")
@@ -58,8 +60,14 @@ def evaluate_steps(
     return curve
 
 
-def finished(folder: pathlib.Path, checkpoint: epath.Path, asked: Mapping[str, Any]) -> bool:
-    """Whether a folder holds all results of a checkpoint that was asked this, and was not written since."""
+def finished(
+    folder: pathlib.Path, checkpoint: epath.Path, asked: Mapping[str, Any], missing: Collection[str] = ()
+) -> bool:
+    """Whether a folder holds all results of a checkpoint that was asked this, and was not written since.
+
+    Args:
+      missing: as for `evaluate_steps`.
+    """
     try:
         found = report.read_scores(folder)
         newer = (folder / report.SCORES).stat().st_mtime >= checkpoint.stat().mtime
@@ -67,8 +75,8 @@ def finished(folder: pathlib.Path, checkpoint: epath.Path, asked: Mapping[str, A
         return False
     header = found["header"]
     wanted = json.loads(json.dumps({**asked, "model": os.fspath(checkpoint)}))
-    # Patterns that match nothing stay missing; a task that failed is tried again.
-    failed = set(found["failures"]) - set(header.get("suite", {}).get("tasks", ()))
+    # What the store lacks stays missing; a task that failed is tried again.
+    failed = set(found["failures"]) - set(missing)
     return newer and not failed and all(header.get(name) == value for name, value in wanted.items())
 
 

@@ -223,6 +223,9 @@ def warnings(results: Sequence[Scores], titles: Sequence[str]) -> list[str]:
         if len(set(told.get(name, ()))) > 1
     ]
     for title, result in zip(titles, results, strict=True):
+        counts = result["header"].get("suite", {}).get("task_counts") or {}
+        lacking = {name: told for name, told in result.get("failures", {}).items() if name in counts}
+        found += [f"{title} is not the whole suite: of {name}, {told}." for name, told in lacking.items()]
         missing = sorted({name for other in results for name in other["tasks"]} - set(result["tasks"]))
         if missing:
             found.append(f"{title} lacks {len(missing)} tasks that another result has, {missing[0]} for one.")
