@@ -118,6 +118,8 @@ def evaluate(
             "several processes evaluate one checkpoint by the project's own engine, without SeqIO's metrics",
             field="--distributed" if distributed else "--coordinator_address",
         )
+    if isinstance(model, CompletionEndpoint):
+        suite = suite.without_eos()
     if compilation_cache is not None:
         _keep_programs(compilation_cache)
     one = functools.partial(
@@ -201,11 +203,8 @@ def _evaluate_one(
     console = Console(quiet=process[0] > 0)
     store = ExampleStore(store_dir)
     selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
-    for pattern, reason in missing.items():
-        console.print(f"missing: {pattern}: {reason}", markup=False, highlight=False, soft_wrap=True)
-    for name, reason in requests.without_databases(store, selected, suite).items():
-        told = f"not computed: execution of {name}: {reason}"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    for what, reason in {**missing, **requests.without_databases(store, selected, suite)}.items():
+        console.print(f"missing: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
     _describe(console, store, selected, suite, every_task=dry_run)
     if dry_run:
         console.print(configuration.operative(), markup=False, highlight=False)

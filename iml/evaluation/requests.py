@@ -124,7 +124,7 @@ def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
 
 
 def without_databases(store: ExampleStore, selected: Mapping[str, Selected], suite: Suite) -> dict[str, str]:
-    """Selected tasks whose execution accuracy lacks a database, and why."""
+    """The databases of selected tasks that execution accuracy lacks, by "databases of" the task, and why."""
     found = {}
     for name, task in selected.items():
         if "execution" in suite.scored(store.tasks[name].card).metrics:
@@ -132,7 +132,7 @@ def without_databases(store: ExampleStore, selected: Mapping[str, Selected], sui
                 for example in store.read_many(name, task.split, task.rows):
                     queries.find_databases(example.metric_data, suite.databases)
             except queries.NotComputable as error:
-                found[name] = " ".join(str(error).split())
+                found[f"databases of {name}"] = " ".join(str(error).split())
             except InputError:
                 continue  # A damaged file: told when the task's turn comes.
     return found

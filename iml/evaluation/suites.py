@@ -87,6 +87,12 @@ class Suite:
         if most is not None and most < 1:
             raise InputError(f"must be at least 1, not {most}", field=field)
 
+    def without_eos(self) -> Suite:
+        """The same for an engine that cannot tell how likely an answer ends: no scorer counts that."""
+        return dataclasses.replace(
+            self, with_eos=(False,), primary_scorer=self.primary_scorer.removesuffix("_eos")
+        )
+
     def scored(self, card: TaskCard) -> TaskCard:
         """The card with the suite's metric before its own."""
         if self.metric is None:

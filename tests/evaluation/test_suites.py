@@ -168,7 +168,7 @@ def test_tasks_that_a_pattern_lacks_are_told_and_counted(tmp_path, store, capsys
     asked = dataclasses.replace(suite, tasks=("mmlu.*", "t.sql"), shots=(0,))
     evaluate.evaluate(str(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "out"), asked)
     shown = capsys.readouterr().out
-    told = "not computed: execution of t.sql: field 'Suite.databases': no databases"
+    told = "missing: databases of t.sql: field 'Suite.databases': no databases"
     assert shown.index(told) < shown.index("suite MMLU")
     report = (tmp_path / "out" / "report.md").read_text()
     assert "is not the whole suite: of mmlu.*, 1 of its 57 tasks" in report.replace("\\", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,14 @@ Scores = Mapping[str, Any]
 #: What a report tells of each result: the header's entries, and those of its suite.
 _FACTS = ("model", "model_hash", "dtype", "attention", "bos", "max_length", "seed", "store", "vocabulary")
 _SUITE_FACTS = ("name", "split", "split_scheme", "max_prompts_per_task", "primary_scorer", "decoding")
-#: Results that differ in one of these were not asked the same.
-_COMPARABLE = ("seed", "store", "suite split", "suite split_scheme", "suite max_prompts_per_task")
+#: Results that differ in one of these, or in a part of one, were not asked or not judged the same.
+_COMPARABLE = ("seed", "store", "bos", "max_length")
+_COMPARABLE_OF_SUITE = (
+    *("split", "other_split", "split_scheme", "max_prompts_per_task", "format", "decoding"),
+    *("primary_scorer", "metric"),
+)
+#: Characters shown of a setting in which results differ.
+_LONGEST = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,11 +223,12 @@ def facts(results: Sequence[Scores]) -> dict[str, list[str]]:
 
 def warnings(results: Sequence[Scores], titles: Sequence[str]) -> list[str]:
     """Why results may not be compared, and which metrics are missing."""
-    told = facts(results)
+    settings = [_settings(result["header"]) for result in results]
+    told = {name: [_short(found.get(name)) for found in settings] for name in _keys(settings)}
     found = [
         f"The results differ in their {name}: {', '.join(told[name])}."
-        for name in _COMPARABLE
-        if len(set(told.get(name, ()))) > 1
+        for name in told
+        if any(one.get(name) != settings[0].get(name) for one in settings)
     ]
     for title, result in zip(titles, results, strict=True):
         counts = result["header"].get("suite", {}).get("task_counts") or {}
@@ -285,6 +293,22 @@ def _keys(results: Iterable[Mapping[str, Any]], name: str | None = None) -> list
 def _levels(results: Sequence[Scores], name: str) -> list[str]:
     keys = _keys(results, name)
     return [level for level in LEVELS if level in keys] + [key for key in keys if key not in LEVELS]
+
+
+def _settings(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores depend on beside the model, by name; what has parts, by theirs."""
+    header = json.loads(json.dumps(header))  # One that was read has lists where another has tuples.
+    suite = header.get("suite", {})
+    found = {name: header.get(name) for name in _COMPARABLE}
+    found |= {f"suite {name}": suite.get(name) for name in _COMPARABLE_OF_SUITE}
+    parts = {name: value for name, value in found.items() if isinstance(value, Mapping)}
+    whole = {name: value for name, value in found.items() if name not in parts}
+    return whole | {f"{name} {part}": item for name, value in parts.items() for part, item in value.items()}
+
+
+def _short(value: Any) -> str:
+    text = _text(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _text(value: Any) -> str:

@@ -7,11 +7,15 @@ import threading
 import pytest
 
 from iml.errors import InputError
+from iml.evaluate import evaluate
 from iml.evaluation.engines.backends import CompletionEndpoint, TransformersModel
 from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.engines.opt_engine import OPTEngine
+from iml.evaluation.results.results_folder import read_predictions
+from iml.evaluation.suites import Suite
 from iml.models import weights_hf
 from tests.evaluation.models import small_model
+from tests.stores import make_store
 
 PAIRS = [
     ("the cat is on the", ["inn", "other hat in an inn", ""]),
@@ -194,3 +198,16 @@ def test_what_an_endpoint_cannot_do_is_told(serve):
         gone.generate(SOURCES[:1], Decoding(4))
     with pytest.raises(InputError, match="not an address"):
         CompletionEndpoint("localhost:8000", "served")
+
+
+@pytest.mark.parametrize(("primary", "kept"), [("mean", "mean"), ("sum_eos", "sum")])
+def test_an_endpoint_is_judged_as_the_suite_says_but_for_the_end(serve, tmp_path, primary, kept):
+    choice = {"source": "the cat is on the", "target": "inn", "candidates": ["inn", "hat"]}
+    make_store(tmp_path, {"t.choice": {"card": {"metrics": ["accuracy"]}, "validation": [choice]}})
+    model = CompletionEndpoint(serve().url, "served")
+    suite = Suite(shots=(0,), split_scheme="pocket", scorers=("sum", "mean"), primary_scorer=primary)
+    scores = evaluate(model, str(tmp_path / "store"), str(tmp_path / "out"), suite)
+    assert scores["header"]["suite"]["primary_scorer"] == kept
+    [line] = read_predictions(tmp_path / "out")
+    assert set(line["scores"]) == {"sum", "mean"}
+    assert line["prediction"] == line["candidates"][line["picks"][kept]]

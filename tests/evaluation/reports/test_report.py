@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -137,8 +138,27 @@ def test_results_that_were_not_asked_the_same_carry_a_warning(tmp_path):
     markdown, page = write(tmp_path, results, ["one", "two"])
     assert "differ in their seed: 1, 2" in markdown
     assert "The results differ in their seed: 1, 2." in Page(page).texts
-    same, _ = write(tmp_path, [make_result([20])] * 2, ["one", "two"])
+    suite = {
+        "primary_scorer": "mean",
+        "decoding": {"beams": 1, "stop": ("\n",)},
+        "format": {"separator": "x"},
+    }
+    first, read = ({**HEADER, "bos": False, "suite": HEADER["suite"] | suite} for _ in range(2))
+    same, _ = write(
+        tmp_path, [make_result([20], h) for h in (first, json.loads(json.dumps(read)))], ["1", "2"]
+    )
     assert "differ in" not in same
+    decoding = suite["decoding"] | {"beams": 4}
+    other = suite | {"primary_scorer": "sum", "decoding": decoding, "format": {"separator": "y"}}
+    second = {**first, "bos": "the server's", "suite": HEADER["suite"] | other}
+    _, page = write(tmp_path, [make_result([20], header) for header in (first, second)], ["one", "two"])
+    told = [text for text in Page(page).texts if "differ in" in text]
+    assert {text.partition(" in their ")[2] for text in told} == {
+        "bos: False, the server's.",
+        "suite primary_scorer: mean, sum.",
+        "suite decoding beams: 1, 4.",
+        "suite format separator: x, y.",
+    }
 
 
 def test_facts_scorers_failures_and_samples_are_in_the_page(tmp_path):
