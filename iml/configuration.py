@@ -42,6 +42,8 @@ _COMMON_FLAGS = {
     "dry_run": "print the operative configuration and what would be done, and do nothing",
     "help": "print this page",
 }
+#: What a switch may be given.
+_TRUTH = {"true": True, "false": False}
 
 
 def run(
@@ -60,7 +62,8 @@ def run(
       doc: the text that `--help` begins with.
       configurables: constructors that gin files may name; `entry` need not be among them.
       flags: extra flags `--name[=value]` and what they mean. The entry gets the string given, True for
-        a bare flag, and its own default where the flag is absent.
+        a bare flag, and its own default where the flag is absent. One whose default is True or False is a
+        switch, which takes true or false.
       presets: extra flags whose value names a gin file in one of the project's folders: with
         {"suite": "evals"} `--suite=mmlu` stands for `--gin_file=evals/mmlu.gin`.
       argv: the arguments, without the program's name; `sys.argv[1:]` by default.
@@ -71,7 +74,9 @@ def run(
     flags, presets = dict(flags or {}), dict(presets or {})
     known = (entry, *configurables)
     try:
-        arguments = _parse_arguments(sys.argv[1:] if argv is None else argv, flags, presets)
+        parameters = inspect.signature(entry).parameters
+        switches = [name for name in flags if isinstance(parameters[name].default, bool)]
+        arguments = _parse_arguments(sys.argv[1:] if argv is None else argv, flags, switches, presets)
         if arguments.help:
             print(_help_page(entry, doc, known, flags, presets))
             return None
@@ -202,17 +207,20 @@ def _preset_file(flag: str, folder: str, name: str) -> str:
 
 
 def _parse_arguments(
-    argv: Sequence[str], flags: Mapping[str, str | Flag], presets: Mapping[str, str]
+    argv: Sequence[str],
+    flags: Mapping[str, str | Flag],
+    switches: Sequence[str],
+    presets: Mapping[str, str],
 ) -> _Arguments:
     files: list[str] = []
     bindings: list[str] = []
     search_paths: list[str] = []
     given: dict[str, Any] = {}
-    switches = {"dry_run": False, "help": False}
+    common = {"dry_run": False, "help": False}
     words = iter(argv)
     for word in words:
         if word in ("-h", "--help"):
-            switches["help"] = True
+            common["help"] = True
             continue
         name, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
@@ -232,10 +240,11 @@ def _parse_arguments(
             )
         elif name in presets:
             files.append(_preset_file(name, presets[name], value if equals else next(words, "")))
-        elif name in switches:
-            if value not in ("", "true", "True", "false", "False"):
-                raise InputError(f"is either given or not, it takes no value {value!r}", field=f"--{name}")
-            switches[name] = value not in ("false", "False")
+        elif name in common or name in switches:
+            truth = _TRUTH.get(value.lower()) if equals else True
+            if truth is None:
+                raise InputError(f"is true or false, not {value!r}", field=f"--{name}")
+            (common if name in common else given)[name] = truth
         elif isinstance(flag := flags.get(name), Flag):
             taken = ([value] if equals else []) + list(
                 itertools.islice(words, flag.words - equals.count("="))
@@ -251,7 +260,7 @@ def _parse_arguments(
                 f"unknown flag --{name}",
                 remedy=f"{_nearest(name, names, '--')}Settings are given as --gin.NAME=value; see --help",
             )
-    return _Arguments(files, bindings, search_paths, given, **switches)
+    return _Arguments(files, bindings, search_paths, given, **common)
 
 
 def _gin_literal(text: str) -> str:

@@ -34,8 +34,9 @@ def tune(
     adam: Adam = Adam(),
     dry_run: bool = False,
     show: str = "",
+    fast: bool = False,
 ):
-    return mixture, steps, tasks, adam, dry_run, show, configuration.operative()
+    return mixture, steps, tasks, adam, dry_run, show, fast, configuration.operative()
 
 
 FILE = """
@@ -58,7 +59,7 @@ def call(gin_file, *arguments):
         tune,
         doc="Tunes.",
         configurables=(Mixture, Adam),
-        flags={"show": "what to show"},
+        flags={"show": "what to show", "fast": "whether to hurry"},
         argv=[f"--gin_file={gin_file}", *arguments],
     )
 
@@ -85,6 +86,14 @@ def test_a_preset_stands_for_a_file_of_the_project(gin_file, tmp_path, monkeypat
     with pytest.raises(SystemExit):
         run("--mix=wied")
     assert "--mix': there is no mix 'wied'. Did you mean wide?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "fast"), [([], False), (["--fast"], True), (["--fast=true"], True), (["--fast=false"], False)]
+)
+def test_a_switch_is_true_or_false(gin_file, given, fast):
+    assert call(gin_file, "--gin.STEPS=7", *given)[6] is fast
+    assert call(gin_file, "--gin.STEPS=7", *[word.replace("fast", "dry_run") for word in given])[4] is fast
 
 
 def test_a_word_without_quotes_is_a_string(gin_file):
@@ -114,7 +123,9 @@ def test_the_operative_configuration_reproduces_the_call(gin_file, tmp_path):
         (("--gin.STEPS=%OTHER",), ("OTHER", "must be given")),
         (("--gin.STEPS",), ("needs a value",)),
         (("--gin_fil=x",), ("--gin_fil", "Did you mean --gin_file?")),
-        (("--dry_run=maybe",), ("--dry_run",)),
+        (("--dry_run=maybe",), ("--dry_run", "true or false, not 'maybe'")),
+        (("--gin.STEPS=7", "--fast=1"), ("--fast", "true or false, not '1'")),
+        (("--gin.STEPS=7", "--fast="), ("--fast", "true or false")),
         (("steps",), ("unexpected argument 'steps'",)),
     ],
 )
@@ -131,7 +142,7 @@ def test_mistakes_are_named(gin_file, capsys, arguments, words):
 
 def test_a_missing_entry_argument_is_named():
     with pytest.raises(InputError, match=r"tune\.mixture"):
-        configuration.configure(tune, (Mixture, Adam), bindings=["tune.steps = 3"], flags=("show",))
+        configuration.configure(tune, (Mixture, Adam), bindings=["tune.steps = 3"], flags=("show", "fast"))
 
 
 def test_a_mistake_in_a_file_names_file_and_line(tmp_path, capsys):

@@ -150,7 +150,7 @@ def _metadata(facts: Facts) -> str:
             ],
         }
         for title, scores in facts.results.items()
-        if scores["header"]["model_hash"] == facts.model_hash
+        if _is_of(facts, scores["header"])
         for level, cells in scores["levels"].items()
     ]
     if metrics := [result for result in metrics if result["metrics"]]:
@@ -200,8 +200,7 @@ def _scores(facts: Facts) -> str:
         head = ("level", *(f"{column}-shot" if column != AVERAGE else column for column in columns))
         tasks, failed = len(scores["tasks"]), len(scores["failures"])
         suite = scores["header"]["suite"]
-        other = scores["header"]["model_hash"] != facts.model_hash
-        told = "Other parameters, to compare with: " if other else ""
+        told = "" if _is_of(facts, scores["header"]) else "Other parameters, to compare with: "
         told += f"{tasks:,} tasks of suite {_code(suite['name'])}, split {suite['split']}"
         told += f"; {failed:,} could not be evaluated" if failed else ""
         parts.append(f"### {markdown(title)}\n\n{told}.\n\n{_table(head, rows)}")
@@ -212,6 +211,11 @@ def _scores(facts: Facts) -> str:
         "trained on; partially held-out: other tasks of it were; supervised: the task itself was."
     )
     return "\n\n".join(["## Scores", lead, *parts])
+
+
+def _is_of(facts: Facts, header: Mapping[str, Any]) -> bool:
+    """Whether results are of these very parameters; those behind an endpoint are not known to be."""
+    return header.get("model_hash") == facts.model_hash
 
 
 def _contamination(facts: Facts) -> str:

@@ -84,6 +84,19 @@ def test_the_hub_reads_its_metadata(run, tmp_path):
     assert {result.metric_value for result in data.eval_results} == {40.0}
 
 
+def test_results_of_an_endpoint_are_others(run):
+    scores = _scores("", 33.0)
+    del scores["header"]["model_hash"]
+    scores["header"] |= {"engine": "endpoint", "served": "gpt"}
+    (run / "evaluation" / "served").mkdir()
+    (run / "evaluation" / "served" / "scores.json").write_text(json.dumps(scores))
+    for model_hash in ("mine", ""):
+        facts = dataclasses.replace(model_card.gather("tuned", CONFIG, run, 5), model_hash=model_hash)
+        text = model_card.render(facts)
+        head, _, rest = text.partition("### served")
+        assert "33.0" not in head and rest.lstrip().startswith("Other parameters") and "33.0" in rest
+
+
 def test_a_model_of_no_run_has_a_short_card(tmp_path):
     text = model_card.render(model_card.gather("plain", CONFIG, None, None))
     assert "An OPT decoder of" in text and "tuned for" not in text and "## Scores" not in text
