@@ -24,6 +24,7 @@ from iml.evaluation.engines import backends
 from iml.evaluation.engines.backends import Backend, CompletionEndpoint, TransformersModel
 from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.header import make_header
+from iml.evaluation.results.mirror import mirrored
 from iml.evaluation.suites import Suite
 from iml.training import distributed as processes
 from iml.training.mesh import MeshConfig
@@ -135,10 +136,25 @@ def evaluate(
     )
     if all_checkpoints:
         given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
-        return _evaluate_all(one, model, store_dir, output_dir, suite, given, dry_run)
+        with mirrored(output_dir, not dry_run) as folder:
+            found = _evaluate_all(one, model, store_dir, folder, suite, given, dry_run)
+        return _tell(found, output_dir, "curve")
     watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
     with processes.together(watch):
-        return one(model, output_dir, process=(0, 1) if watch is None else processes.numbered())
+        process = (0, 1) if watch is None else processes.numbered()
+        with mirrored(output_dir, process[0] == 0 and not dry_run) as folder:
+            found = one(model, folder, process=process)
+        return _tell(found, output_dir, "report")
+
+
+def _tell(found: dict[str, Any], output_dir: str, what: str) -> dict[str, Any]:
+    """Tells where the page of what was found lies, if anything was."""
+    from iml.evaluation.reports import curve_report, report
+
+    if found:
+        page = {"report": report.PAGE, "curve": curve_report.PAGE}[what]
+        print(f"{what}: {os.path.join(output_dir, page)}")  # noqa: PTH118 (may be a bucket)
+    return found
 
 
 class _Engines:
@@ -243,9 +259,8 @@ def _evaluate_one(
     scores["efficiency"] = efficiency.summary(read_efficiency(output_dir), clock)
     report.write_scores(output_dir, scores)
     results = [*earlier, Result(titles[-1], scores, outcome.predictions, os.fspath(output_dir))]
-    _, page = report.write_report(output_dir, results)
+    report.write_report(output_dir, results)
     report.print_summary(results, console)
-    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return scores
 
 
@@ -283,7 +298,7 @@ def _evaluate_all(
         lambda text: print(text, flush=True),
         requests.missing(store, suite),
     )
-    print(f"picked: step {curve.chosen}; curve: {pathlib.Path(output_dir) / curve_report.PAGE}")
+    print(f"picked: step {curve.chosen}")
     return curve.to_json()
 
 

@@ -22,6 +22,7 @@ from iml.evaluation.header import make_header
 from iml.evaluation.progress import watched
 from iml.evaluation.reports import report
 from iml.evaluation.results import efficiency
+from iml.evaluation.results.mirror import mirrored
 from iml.evaluation.results.result import Result
 from iml.evaluation.results.results_folder import read_efficiency
 from iml.evaluation.runner import Runner
@@ -81,11 +82,16 @@ class InTraining:
         Raises:
           InputError: every task failed.
         """
+        folder = os.path.join(self.run_dir, FOLDER, str(step))  # noqa: PTH118 (may be a bucket)
+        with mirrored(folder, jax.process_index() == 0) as local:
+            return self._evaluate(step, params, local)
+
+    def _evaluate(self, step: int, params: Params, folder: str) -> dict[str, float]:
+        """As `__call__`, into a local folder."""
         clock = efficiency.Clock()
         with clock.phase("load"):
             engine = self._load(params)
-        name = os.path.join(self.run_dir, "checkpoints", str(step))  # noqa: PTH118 (may be a bucket)
-        folder = os.path.join(self.run_dir, FOLDER, str(step))  # noqa: PTH118
+        name = os.path.join(self.run_dir, "checkpoints", str(step))  # noqa: PTH118
         header = make_header(engine, name, self.store, self.suite, self.seed)
         first = jax.process_index() == 0
         process = (jax.process_index(), jax.process_count())

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from etils import epath
+
 from iml.errors import InputError
 from iml.evaluation.reports import quality, report_page, tables
 from iml.evaluation.reports.tables import Scores, Table
@@ -32,7 +34,7 @@ def read_scores(output_dir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       InputError: there are none, or the file is damaged.
     """
-    path = pathlib.Path(output_dir) / SCORES
+    path = epath.Path(output_dir) / SCORES
     try:
         scores = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from iml.errors import InputError
 
@@ -143,7 +144,7 @@ def read_predictions(output_dir: str | os.PathLike[str]) -> list[Prediction]:
     Raises:
       InputError: there are none, or the file is damaged.
     """
-    path = pathlib.Path(output_dir) / RESULTS
+    path = epath.Path(output_dir) / RESULTS
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
