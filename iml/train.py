@@ -109,7 +109,7 @@ def train(
     dry_run: bool = False,
     show_step: str | None = None,
     show_lanes: str = "0",
-    cache_tokens: str | None = None,
+    cache_tokens: str | bool | None = None,
     doctor: bool = False,
     distributed: bool = False,
     coordinator_address: str | None = None,
@@ -158,7 +158,7 @@ def train(
       dry_run: print what would be done.
       show_step: print what the model sees at this step.
       show_lanes: rows to print.
-      cache_tokens: keep the token ids of so many draws, and end.
+      cache_tokens: keep the token ids of so many draws, or of an epoch where it is True, and end.
       doctor: examine the machine, and end.
       distributed: see `--help`.
       coordinator_address: see `--help`.
@@ -188,6 +188,8 @@ def train(
     ):
         if value < least:
             raise InputError(f"must be at least {least}, not {value}", field=f"train.{name}")
+    if keep is not None and keep < 1:
+        raise InputError(f"must be at least 1, or None for all, not {keep}", field="train.keep")
     if (eval_suite is None) != (eval_period is None):
         raise InputError("must be given together", field="train.eval_suite, train.eval_period")
     if eval_period is not None and eval_period < 1:
@@ -464,7 +466,7 @@ def _show(console: Console, stream: TrainStream, run_dir: str, show_step: str, s
     console.print(render(stream, number, lanes, state))
 
 
-def _cache(console: Console, stream: TrainStream, cache_dir: str | None, cache_tokens: str) -> None:
+def _cache(console: Console, stream: TrainStream, cache_dir: str | None, cache_tokens: str | bool) -> None:
     """Keeps the token ids of a stream's draws, with a bar that shows how far it is."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -12,21 +12,14 @@ import time
 import pytest
 
 from iml import configuration
-from iml.bench.mixing import Mixture
-from iml.data.prompts import PromptFormat
 from iml.data.store import task_folder
 from iml.errors import InputError
-from iml.models.config import OPTConfig
-from iml.train import train
+from iml.train import CONFIGURABLES, FLAGS, train
 from iml.training.loop import REQUEUE
 from iml.training.loss_scale import LossScale
-from iml.training.mesh import MeshConfig
-from iml.training.optimizer import AdamConfig, Lomo
-from iml.training.rules import PartitionRules
+from iml.training.optimizer import Lomo
 from tests.data.small_vocabulary import write_vocabulary
 from tests.training import tiny
-
-CONFIGURABLES = [OPTConfig, Mixture, PromptFormat, AdamConfig, MeshConfig, PartitionRules]
 
 
 @pytest.fixture
@@ -123,6 +116,22 @@ def test_a_run_from_kept_token_ids_is_the_same_run(folder, capsys, monkeypatch):
         tiny.run(folder, cache_tokens=True)
 
 
+@pytest.mark.parametrize(("flag", "kept"), [("--cache_tokens", 256), ("--cache_tokens=100", 128)])
+def test_the_command_line_keeps_token_ids_of_an_epoch_or_of_so_many_draws(
+    folder, capsys, monkeypatch, flag, kept
+):
+    monkeypatch.setattr("iml.data.token_cache.SHARD", 64)
+    monkeypatch.chdir(folder)
+    settings = {
+        **{"STORE_DIR": "store", "VOCABULARY_DIR": "vocabulary", "RUN_DIR": "run", "LENGTH": tiny.LENGTH},
+        **{"Mixture.split_scheme": "splits_none.json", "train.cache_dir": "cache"},
+    }
+    bindings = [f"--gin.{name}={value}" for name, value in settings.items()]
+    argv = ["--gin_file=models/opt_125m.gin", "--gin_file=runs/finetune.gin", *bindings, flag]
+    assert configuration.run(train, doc="", configurables=CONFIGURABLES, flags=FLAGS, argv=argv) == {}
+    assert f"kept {kept} draws" in capsys.readouterr().out and not (folder / "run").exists()
+
+
 def test_the_doctor_measures_and_writes_nothing(folder, capsys):
     found = tiny.run(folder, doctor=True)
     assert (
@@ -188,6 +197,7 @@ def test_a_task_that_cannot_be_read_does_not_end_the_run(folder):
         ({"microbatches": 3}, r"train\.batch_size"),
         ({"mesh": {"data": 3}}, "does not fit 1 devices"),
         ({"log_period": 0}, r"train\.log_period"),
+        ({"keep": 0}, r"train\.keep.*at least 1, or None for all"),
         ({"num_processes": "2"}, "--coordinator_address"),
     ],
 )
