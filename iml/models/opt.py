@@ -217,7 +217,8 @@ class OPT:
     @property
     def drops(self) -> bool:
         """Whether it needs a key where it is trained."""
-        return bool(self.config.dropout or (self.lora and self.lora.dropout))
+        config = self.config
+        return bool(config.dropout or config.attention_dropout or (self.lora and self.lora.dropout))
 
     def abstract_params(self) -> Params:
         """The parameters' shapes and dtypes; allocates nothing."""

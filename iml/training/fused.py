@@ -91,7 +91,7 @@ def make_fused_step(
 
     def train_step(state: TrainState, frozen: Any, batch: Batch, key: jax.Array):
         rate = jnp.float32(schedule(state.step))
-        dropout_key = jax.random.fold_in(key, state.step) if model.config.dropout else None
+        dropout_key = jax.random.fold_in(key, state.step) if model.drops else None
         keys = model.dropout_keys(dropout_key)
         layer_keys, ends_key = (None, None) if keys is None else (keys[:-1], keys[-1])
         layers = state.params["layers"]

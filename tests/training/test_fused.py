@@ -40,7 +40,7 @@ def run(model, config, **axes):
     gradients = jax.jit(step_lib.make_gradients(model, layout, mesh))
     expected, norms = params, []
     for number in range(2):
-        dropout_key = jax.random.fold_in(key, number) if model.config.dropout else None
+        dropout_key = jax.random.fold_in(key, number) if model.drops else None
         grads, _ = gradients(expected, {}, batch, dropout_key)
         norms.append(float(optax.tree.norm(grads)))
         if config.clip is not None:

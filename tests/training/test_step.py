@@ -12,6 +12,7 @@ import pytest
 
 from iml.errors import InputError
 from iml.models.opt import OPT
+from iml.training import fused
 from iml.training import mesh as mesh_lib
 from iml.training import optimizer as optimizer_lib
 from iml.training import step as step_lib
@@ -86,13 +87,14 @@ def test_the_mesh_changes_nothing(whole, tmp_path):
             assert_same(dict(found), whole)
 
 
-def test_dropout_follows_the_step_and_the_key():
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+@pytest.mark.parametrize("config", [sharded.ADAM, optimizer_lib.Lomo()], ids=["adam", "lomo"])
+def test_dropout_follows_the_step_and_the_key(rate, config):
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig())
-    model = OPT(dataclasses.replace(sharded.CONFIG, dropout=0.5))
-    optimizer = optimizer_lib.make_optimizer(sharded.ADAM, 10, model.logical_axes())
+    model = OPT(dataclasses.replace(sharded.CONFIG, **{rate: 0.5}))
+    optimizer = optimizer_lib.make_optimizer(config, 10, model.logical_axes())
     layout = step_lib.lay_out(model, optimizer, PartitionRules(), mesh)
-    schedule = optimizer_lib.make_schedule(sharded.ADAM, 10)
-    train_step = step_lib.make_train_step(model, optimizer, schedule, layout, mesh)
+    train_step = fused.make_step(model, config, optimizer, 10, layout, mesh)
 
     def loss(step, key):
         params = model.init(jax.random.key(0))
