@@ -268,6 +268,8 @@ class _Log:
     def flush(self, done: int) -> None:
         self.end_window(done)
         self._write_ended()
+        if self._writer:
+            self._writer.flush()
 
     def _write_ended(self) -> None:
         if self._ended is None:

@@ -86,7 +86,7 @@ class Writer:
         """
         Args:
           run_dir: the run's folder. A bucket's files cannot be added to: there, the records are kept in a local
-            folder and copied whole, at most once a minute and at the end.
+            folder and copied whole, at most once a minute, on `flush` and at the end.
           step: steps already done; records beyond it, of a run that was killed, are taken out.
           steps: steps of the whole run.
           console: where to show them: a live view on a terminal, else a line for each record.
@@ -132,6 +132,10 @@ class Writer:
         """Writes the scores of an evaluation at a step to `tensorboard/`."""
         for name, score in scores.items():
             self._board.add_scalar(f"evaluation/{name}", score, step)
+
+    def flush(self) -> None:
+        """Sees to it that what was written stands in the run's folder."""
+        self._copy()
 
     def close(self) -> None:
         if self._live:

@@ -57,8 +57,11 @@ def test_records_go_on_without_duplicates(tmp_path, terminal, bucket, monkeypatc
     writer = metrics.Writer(run_dir, 0, 40, console)
     for step in (10, 20, 30):
         writer.write(record(step))
-    writer.close()
+    writer.flush()
     path = tmp_path / "bucket" / "run" / "metrics.jsonl"
+    # Before the end as well, and however short ago the bucket had its last copy.
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 20, 30]
+    writer.close()
     path.write_text(path.read_text() + '{"step": 40, "lo')
     writer = metrics.Writer(run_dir, 20, 40, console)
     writer.write(record(30))
