@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -67,7 +68,9 @@ class InTraining:
         self._missing = requests.missing(self.store, self.suite)
         self._engine: OPTEngine | None = None
 
-    def __call__(self, step: int, params: Params) -> dict[str, float]:
+    def __call__(
+        self, step: int, params: Params, heed: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Evaluates; what a killed evaluation of the same step answered is not asked again.
 
         All processes of the run call it together; the first one writes.
@@ -75,6 +78,7 @@ class InTraining:
         Args:
           step: the parameters' step.
           params: all of the model's.
+          heed: called by the first process after every answer that is kept; what it raises ends the evaluation.
 
         Returns:
           Mean scores by level and number of shots, for the records; {} in other processes than the first.
@@ -98,7 +102,7 @@ class InTraining:
         with clock.phase("answer"):
             runner = Runner(engine, self.store, self.suite, self.seed, name, process)
             if first:
-                with watched(self.console) as watch:
+                with watched(self.console, heed) as watch:
                     outcome = runner.run(self._selected, folder, header, watch)
             else:
                 outcome = runner.run(self._selected, folder, header)

@@ -132,8 +132,12 @@ class _Told(Watch):
 
 
 @contextlib.contextmanager
-def watched(console: Console) -> Iterator[Watch]:
-    """A watch with a bar on the console, or where that is no terminal, with a line a minute."""
+def watched(console: Console, heed: Callable[[], None] = lambda: None) -> Iterator[Watch]:
+    """A watch with a bar on the console, or where that is no terminal, with a line a minute.
+
+    Args:
+      heed: called whenever something happens; what it raises ends the evaluation.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     if not console.is_terminal:
@@ -141,6 +145,7 @@ def watched(console: Console) -> Iterator[Watch]:
 
         def line(watch: Watch) -> None:
             nonlocal told
+            heed()
             if time.monotonic() - told >= _PERIOD:
                 told = time.monotonic()
                 text = f"{watch.done:,} of {watch.total:,} requests, {left(watch.forecast.seconds)}"
@@ -157,11 +162,13 @@ def watched(console: Console) -> Iterator[Watch]:
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=None)
-        yield _Told(
-            lambda watch: bar.update(
-                task, total=watch.total, completed=watch.done, description=left(watch.forecast.seconds)
-            )
-        )
+
+        def update(watch: Watch) -> None:
+            heed()
+            described = left(watch.forecast.seconds)
+            bar.update(task, total=watch.total, completed=watch.done, description=described)
+
+        yield _Told(update)
 
 
 def left(seconds: float | None) -> str:

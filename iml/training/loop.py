@@ -63,7 +63,8 @@ class Setup:
       meta: what every checkpoint says besides step and stream: model, fingerprints, gin text.
       watch: over the other processes of the run.
       packing: what the model sees of a row's documents.
-      evaluate: evaluates all parameters at a step, and gives scores to record; None for no evaluation.
+      evaluate: evaluates all parameters at a step, and gives scores to record; it calls its third argument now and
+        then, whose exception ends it. None for no evaluation.
       eval_period: steps between evaluations; the untuned model and the last step are evaluated too.
     """
 
@@ -87,7 +88,7 @@ class Setup:
     meta: Mapping[str, Any]
     watch: distributed.Watch | None = None
     packing: Packing = Packing()  # noqa: RUF009 (frozen)
-    evaluate: Callable[[int, Any], Mapping[str, float]] | None = None
+    evaluate: Callable[[int, Any, Callable[[], None]], Mapping[str, float]] | None = None
     eval_period: int | None = None
 
     def make_optimizer(self):
@@ -130,7 +131,8 @@ class Trainer:
                     self._save(keeper, done)
             if self._must_evaluate(done):
                 # A run that was killed while its last step was evaluated.
-                setup.evaluate(done, join(self._state.params, self._frozen))
+                with _on_sigterm(self._stop), preemption.watching():
+                    self._scores(done)
             return {}
         train_step = compile_step(setup)
         key = jax.random.key(setup.seed)
@@ -197,8 +199,21 @@ class Trainer:
         """Evaluates where that is due; what a run before this one has evaluated is only read."""
         if self._must_evaluate(done):
             began = time.monotonic()
-            scores = self._setup.evaluate(done, join(self._state.params, self._frozen))
-            log.add_scores(done, scores, time.monotonic() - began)
+            log.add_scores(done, self._scores(done), time.monotonic() - began)
+
+    def _scores(self, done: int) -> Mapping[str, float]:
+        """Evaluates; ends with `REQUEUE` where the process is asked to end, for the checkpoint is there already.
+
+        With several processes the evaluation runs to its end: they would have to agree on where it stops.
+        """
+
+        def heed() -> None:
+            if self._stopping:
+                told = f"stopped in the evaluation of step {done}; status {REQUEUE} asks for another start"
+                self._console.print(told)
+                raise SystemExit(REQUEUE)
+
+        return self._setup.evaluate(done, join(self._state.params, self._frozen), heed)
 
     def _stop(self) -> None:
         self._stopping = True

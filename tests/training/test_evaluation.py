@@ -1,6 +1,7 @@
 """Evaluation inside a training run: what it finds, what it leaves, and how it is gone on with."""
 
 import json
+import signal
 
 import pytest
 
@@ -10,6 +11,7 @@ from iml.evaluation.engines.engine import Decoding
 from iml.evaluation.results.results_folder import ResultsFolder
 from iml.evaluation.suites import Suite
 from iml.train import train
+from iml.training.loop import REQUEUE
 from iml.training.tunings import LoRA
 from tests.stores import make_store
 from tests.training import tiny
@@ -83,6 +85,31 @@ def test_an_evaluation_that_was_interrupted_is_gone_on_with(folder, monkeypatch)
     train(**config(folder))
     # Step 0's two tasks and one of step 4's were done; the other and step 6's two were asked after it.
     assert len(asked) == 4 + 1 + 2
+    train(**config(folder, run="whole"))
+    assert tiny.digest(folder / "run") == tiny.digest(folder / "whole")
+
+
+def test_sigterm_ends_an_evaluation_at_once_and_another_start_goes_on_with_it(folder, monkeypatch):
+    note, noted = ResultsFolder.note, []
+
+    def note_and_be_asked_to_end(self, key, answer):
+        note(self, key, answer)
+        noted.append((str(self._folder), key))
+        if len(noted) in terms:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ResultsFolder, "note", note_and_be_asked_to_end)
+    each = 5  # Answers of an evaluation: of steps 0, 4 and 6.
+    terms = (each + 2, 2 * each + 1, 2 * each + 3)
+    for saved in ((0, 4), (0, 4, 6), (0, 4, 6)):
+        with pytest.raises(SystemExit) as ended:
+            train(**config(folder))
+        assert ended.value.code == REQUEUE and tiny.steps(folder / "run") == saved
+        assert len(noted) == terms[0]
+        terms = terms[1:]
+    assert train(**config(folder)) == {}
+    assert len(noted) == len(set(noted)) == 3 * each  # No question was asked twice.
+    assert (folder / "run" / "evaluation" / "6" / "report.html").exists()
     train(**config(folder, run="whole"))
     assert tiny.digest(folder / "run") == tiny.digest(folder / "whole")
 
