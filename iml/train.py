@@ -36,6 +36,7 @@ from iml.training.packed import Packing
 from iml.training.rules import PartitionRules
 
 if TYPE_CHECKING:
+    from etils import epath
     from rich.console import Console
     from rich.table import Table
 
@@ -285,7 +286,7 @@ def train(
             meta={
                 "model": model.to_json(),
                 "tuning": tunings.to_json(tuning),
-                "fingerprints": fingerprints(model, tuning, stream, packing),
+                "fingerprints": fingerprints(model, tuning, stream, packing, optimizer),
                 "config": configuration.operative(),
             },
         )
@@ -322,12 +323,14 @@ def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: 
     else:
         state, frozen, stream_state = standing
         say(f"goes on after step {stream_state.step}")
-    if jax.process_index() == 0:
+    # What only looks at a run that has ended leaves what it says of itself.
+    if jax.process_index() == 0 and (standing is None or stream_state.step < setup.steps):
         folder = epath.Path(setup.run_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        began_from = init_from if standing is None else _begun_from(folder / "plan.json", init_from)
         (folder / "config.gin").write_text(setup.meta["config"])
         (folder / "plan.json").write_text(
-            json.dumps(plan_of(setup) | {"init_from": init_from}, indent=1) + "\n"
+            json.dumps(plan_of(setup) | {"init_from": began_from}, indent=1) + "\n"
         )
         checkpoints.write_config(folder / "model.json", setup.model.config)
         checkpoints.copy_vocabulary(vocabulary_dir, folder / "vocabulary")
@@ -337,6 +340,14 @@ def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: 
     elif leak_probe:
         say(f"the leak probe is skipped: {setup.packing}")
     return loop.Trainer(setup, state, frozen, stream_state, console).run()
+
+
+def _begun_from(plan: epath.Path, given: str | None) -> str | None:
+    """What a run that is gone on with began from; `given` where its plan was lost or cut off."""
+    try:
+        return json.loads(plan.read_text())["init_from"] if plan.exists() else given
+    except (ValueError, KeyError):
+        return given
 
 
 def plan_of(setup: Setup) -> dict[str, Any]:
@@ -496,6 +507,7 @@ def fingerprints(
     tuning: tunings.Settings,
     stream: TrainStream,
     packing: Packing = Packing(),  # noqa: B008 (frozen)
+    optimizer: AdamConfig | Lomo = AdamConfig(),  # noqa: B008
 ) -> dict[str, Any]:
     """What must be the same where a run is gone on with; JSON-able, in words where they are few."""
     shape = {name: value for name, value in model.to_json().items() if name not in FREE}
@@ -505,6 +517,8 @@ def fingerprints(
             {
                 "model": shape,
                 "tuning": tunings.to_json(tuning),
+                # Its kind alone: rates may change, and another kind has another state.
+                "optimizer": type(optimizer).__name__,
                 "batch_size": stream.batch_size,
                 "length": stream.length,
                 "target_budget": stream.limits.targets,

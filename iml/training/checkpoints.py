@@ -216,6 +216,11 @@ def restore_state(
     return params, restore_tree(folder / "opt_state", opt_state) if _has_arrays(opt_state) else opt_state
 
 
+def has_opt_state(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint holds a state of the optimiser."""
+    return (epath.Path(folder) / "opt_state").exists()
+
+
 def _has_arrays(tree: Tree) -> bool:
     """LOMO's state has none, and Orbax writes no empty trees."""
     import jax

@@ -377,7 +377,8 @@ def restore(setup: Setup) -> tuple[step.TrainState, Any, StreamState] | None:
         return None
     meta = checkpoints.read_meta(setup.run_dir, steps[-1])
     folder = f"{setup.run_dir}/checkpoints/{steps[-1]}"
-    checkpoints.check_fingerprints(folder, meta["fingerprints"], setup.meta["fingerprints"])
+    saved = {"optimizer": _kind_of_optimizer(folder)} | meta["fingerprints"]
+    checkpoints.check_fingerprints(folder, saved, setup.meta["fingerprints"])
     placed = setup.layout.placed
     params, opt_state = checkpoints.restore_state(setup.run_dir, steps[-1], placed.params, placed.opt_state)
     state = step.resume(setup.layout, steps[-1], params, opt_state)
@@ -385,3 +386,9 @@ def restore(setup: Setup) -> tuple[step.TrainState, Any, StreamState] | None:
     stream_state = StreamState.from_json(meta["stream"])
     lanes = partition.local_lanes(setup.mesh, setup.stream.batch_size)
     return state, frozen, StreamState(stream_state.step, {lane: stream_state.lanes[lane] for lane in lanes})
+
+
+def _kind_of_optimizer(folder: str) -> str:
+    """That of a checkpoint which does not name it: LOMO alone has no state."""
+    kind = optimizer.AdamConfig if checkpoints.has_opt_state(folder) else optimizer.Lomo
+    return kind.__name__

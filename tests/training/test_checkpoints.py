@@ -11,6 +11,7 @@ from iml.errors import InputError
 from iml.models.opt import OPT
 from iml.training import checkpoints, initial, partition
 from iml.training.mesh import MeshConfig, make_mesh
+from iml.training.optimizer import Lomo
 from iml.training.rules import PartitionRules
 from tests.data.small_vocabulary import write_vocabulary
 from tests.training import tiny
@@ -137,6 +138,7 @@ def test_damaged_model_json_is_named(run, tmp_path):
         ({"batch_size": 4}, "batch_size: was 8, is 4"),
         ({"seed": 5}, "seed: was 1234, is 5"),
         ({"model": {"dropout": 0.2}}, r"dropout was 0\.1, is 0\.2"),
+        ({"optimizer": Lomo()}, "optimizer: was 'AdamConfig', is 'Lomo'"),
     ],
 )
 def test_a_run_does_not_go_on_under_other_settings(finished, changes, said):
@@ -145,3 +147,30 @@ def test_a_run_does_not_go_on_under_other_settings(finished, changes, said):
         tiny.run(finished, steps=6, checkpoint_period=2, **changes)
     assert (finished / "run" / "config.gin").read_text() == before
     assert checkpoints.complete_steps(finished / "run") == (0, 2, 4)
+
+
+@pytest.mark.parametrize(("begun", "other"), [({}, Lomo()), (Lomo(), {})], ids=["adam", "lomo"])
+def test_a_run_from_before_the_optimiser_was_noted_goes_on_with_its_own(tmp_path, begun, other):
+    tiny.run(tmp_path, steps=2, optimizer=begun)
+    path = tmp_path / "run" / "checkpoints" / "2" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    del meta["fingerprints"]["optimizer"]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(InputError, match=r"begun with other settings.*optimizer: was"):
+        tiny.run(tmp_path, steps=3, optimizer=other)
+    assert tiny.run(tmp_path, steps=3, optimizer=begun)["step"] == 3
+
+
+def test_a_run_keeps_what_it_began_from_and_with(run):
+    def told():
+        return [(run / "second" / name).read_text() for name in ("plan.json", "config.gin")]
+
+    again = {"run": "second", "optimizer": {"learning_rate": 1e-3}}
+    tiny.run(run, run="second", steps=1, init_from=str(run / "run"))
+    before = told()
+    # A run that has ended, started again, trains nothing.
+    assert tiny.run(run, steps=1, init_from="elsewhere", **again) == {}
+    assert told() == before
+    assert tiny.run(run, steps=2, **again)["step"] == 2
+    plan = json.loads(told()[0])
+    assert plan["steps"] == 2 and plan["init_from"] == str(run / "run")
