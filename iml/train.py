@@ -31,7 +31,7 @@ from iml.training import distributed as processes
 from iml.training import tunings
 from iml.training.loss_scale import LossScale, check_dtype
 from iml.training.mesh import MeshConfig
-from iml.training.optimizer import AdamConfig, Lomo
+from iml.training.optimizer import AdamConfig, Lomo, check_lomo
 from iml.training.packed import Packing
 from iml.training.rules import PartitionRules
 
@@ -196,6 +196,7 @@ def train(
     if eval_period is not None and eval_period < 1:
         raise InputError(f"must be at least 1, not {eval_period}", field="train.eval_period")
     check_dtype(model.dtype, loss_scale)
+    check_lomo(optimizer, microbatches, model.dtype, tuning is None)
     if length > model.max_positions:
         raise InputError(
             f"{length} is longer than the model's {model.max_positions} positions", field="train.length"
@@ -248,7 +249,7 @@ def train(
         from iml.training.tuning import make_tuning
 
         device_mesh = mesh_lib.make_mesh(mesh)
-        step_lib.check_batch_size(batch_size, microbatches, device_mesh)
+        step_lib.check_batch_size(batch_size, microbatches, partition.batch_shards(device_mesh))
         rows = partition.shard_batch(device_mesh)
         chosen = make_tuning(tuning)
         network = OPT(

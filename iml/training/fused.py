@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from iml.errors import InputError
 from iml.models.opt import OPT
 from iml.training import partition
 from iml.training import step as step_lib
 from iml.training.objective import Batch, Metrics, make_objective
-from iml.training.optimizer import Lomo, make_schedule
+from iml.training.optimizer import Lomo, check_lomo, make_schedule
 from iml.training.packed import Packing
 from iml.training.step import Layout, TrainState
 
@@ -48,19 +47,13 @@ def make_step(
       steps: updates of the whole run.
 
     Raises:
-      InputError: LOMO with microbatches, loss scaling or frozen parameters.
+      InputError: as `check_lomo`.
     """
+    check_lomo(config, microbatches, model.config.dtype, not layout.frozen)
     schedule = make_schedule(config, steps)
     of_loss = (task_benchmarks, benchmarks, loss_chunk, packing)
     if not isinstance(config, Lomo):
         return step_lib.make_train_step(model, optimizer, schedule, layout, mesh, microbatches, *of_loss)
-    for clash, field, remedy in (
-        (microbatches > 1, "train.microbatches", "Set it to 1: a sum of gradients would have to be kept"),
-        (model.config.dtype == "float16", "OPTConfig.dtype", "Train in bfloat16"),
-        (bool(layout.frozen), "train.tuning", "Set it to None, or bind another optimiser"),
-    ):
-        if clash:
-            raise InputError("does not go with LOMO", field=field, remedy=remedy)
     return make_fused_step(model, config, schedule, layout, mesh, *of_loss)
 
 

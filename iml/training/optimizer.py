@@ -81,6 +81,21 @@ class Lomo:
             )
 
 
+def check_lomo(config: AdamConfig | Lomo, microbatches: int, dtype: str, tunes_all: bool) -> None:
+    """What LOMO cannot do; another optimiser can.
+
+    Raises:
+      InputError: LOMO with microbatches, float16 or frozen parameters.
+    """
+    for clash, field, remedy in (
+        (microbatches > 1, "train.microbatches", "Set it to 1: a sum of gradients would have to be kept"),
+        (dtype == "float16", "OPTConfig.dtype", "Train in bfloat16"),
+        (not tunes_all, "train.tuning", "Set it to None, or bind another optimiser"),
+    ):
+        if clash and isinstance(config, Lomo):
+            raise InputError("does not go with LOMO", field=field, remedy=remedy)
+
+
 def make_schedule(config: AdamConfig | Lomo, steps: int) -> optax.Schedule:
     """The learning rate of the update after `count` others.
 

@@ -8,6 +8,7 @@ and exchanges come from the analytic model, and the plan says so.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -139,7 +140,7 @@ def plan(job: Job, topology: str) -> Plan:
       topology: a TPU slice, "v5p:4x4x4", or a number of GPUs, "h200:8".
 
     Raises:
-      InputError: no such machine, or the job's mesh or batch does not go with it.
+      InputError: no such machine, or the job's mesh or batch does not go with it, or its settings with each other.
     """
     chip, _ = machines.parse(topology)
     if _platform(chip) == "tpu":
@@ -195,7 +196,11 @@ def reckon(job: Job, topology: str) -> Plan:
       InputError: as `plan`.
     """
     chip, count = machines.parse(topology)
-    return _reckon(job, topology, chip, count, dict(zip(mesh_lib.AXES, job.mesh.sizes(count), strict=True)))
+    sizes = dict(zip(mesh_lib.AXES, job.mesh.sizes(count), strict=True))
+    shards = math.prod(sizes[axis] for axis in partition.BATCH_AXES)
+    step_lib.check_batch_size(job.batch_size, job.microbatches, shards)
+    optimizer_lib.check_lomo(job.optimizer, job.microbatches, job.model.dtype, job.tuning is None)
+    return _reckon(job, topology, chip, count, sizes)
 
 
 def _reckon(job: Job, topology: str, chip: Chip, count: int, sizes: Mapping[str, int]) -> Plan:
@@ -262,7 +267,7 @@ def step_of(job: Job, mesh: jax.sharding.Mesh) -> tuple[Any, tuple[Any, ...]]:
     Raises:
       InputError: the batch or a parameter cannot be divided over the mesh.
     """
-    step_lib.check_batch_size(job.batch_size, job.microbatches, mesh)
+    step_lib.check_batch_size(job.batch_size, job.microbatches, partition.batch_shards(mesh))
     rows = partition.shard_batch(mesh)
     tuning = make_tuning(job.tuning)
     network = OPT(

@@ -240,13 +240,15 @@ def make_train_step(
     )
 
 
-def check_batch_size(batch_size: int, microbatches: int, mesh: jax.sharding.Mesh) -> None:
+def check_batch_size(batch_size: int, microbatches: int, shards: int) -> None:
     """Every device must get the same number of rows in every microbatch.
+
+    Args:
+      shards: parts into which the mesh splits rows.
 
     Raises:
       InputError: they cannot be divided.
     """
-    shards = partition.batch_shards(mesh)
     if microbatches < 1 or batch_size % (shards * microbatches):
         raise InputError(
             f"{batch_size} rows cannot be divided into {microbatches} microbatches of {shards} parts each",

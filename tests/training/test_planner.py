@@ -21,6 +21,7 @@ from iml.training.chips import find_chip
 from iml.training.collectives import Collective, collectives
 from iml.training.mesh import MeshConfig
 from iml.training.rules import PartitionRules
+from iml.training.tunings import BitFit
 from tests.training import tiny
 
 MODEL = OPTConfig(
@@ -133,6 +134,19 @@ def test_suggestions_fit_and_come_quickest_first():
     assert plans and all(plan.fits for plan in plans)
     assert [plan.seconds for plan in plans] == sorted(plan.seconds for plan in plans)
     assert not planner.suggest(large, "h200:1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch_size": 100, "microbatches": 8}, r"train\.batch_size.*100 rows cannot be divided into 8"),
+        ({"optimizer": optimizer.Lomo(), "microbatches": 2}, r"train\.microbatches.*does not go with LOMO"),
+        ({"optimizer": optimizer.Lomo(), "tuning": BitFit()}, r"train\.tuning.*does not go with LOMO"),
+    ],
+)
+def test_what_training_refuses_is_not_planned(changes, said):
+    with pytest.raises(InputError, match=said):
+        planner.plan(job(**changes), "h200:1")
 
 
 @pytest.mark.parametrize("topology", ["v9:2x2", "h200", "v5p:4by4", "h200:0.5"])
