@@ -8,25 +8,16 @@ is another run, and what is finished of it is left alone.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from iml import configuration, evaluate, train
-from iml.data.store import ExampleStore
-from iml.data.stream import TrainStream
-from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
+from iml.studies import names
 from iml.studies.design import Base, Design, Setting
 from iml.training import flops
 
-#: Settings of iml.train that its results depend on, beside those that its fingerprints cover.
-_UPDATES = ("optimizer", "loss_scale", "steps", "microbatches", "packing")
-#: Settings of iml.evaluate that its results depend on, beside suite and store.
-_ASKED = ("bos", "dtype", "max_length", "seed")
 RUNS = "runs"
 
 
@@ -206,26 +197,24 @@ class _Maker:
             if any(f"{{{name}}}" in line for line in lines):
                 lines = [line.replace(f"{{{name}}}", str(self.directory / RUNS / run)) for line in lines]
                 begins_from = run
+        chooses = any(evaluation.best for evaluation in evaluations)
         try:
-            folder = "RUN_DIR = 'run'"
-            given = configuration.arguments(
-                train.train, train.CONFIGURABLES, base.train, [*lines, folder], train.FLAGS
-            )
-            depends, shape = _trained(given, begins_from, untuned)
+            training = names.name_training(base.train, lines, begins_from, chooses)
         except InputError as error:
             told = {name: getattr(error, name) for name in ("path", "line", "field", "remedy")}
             raise InputError(f"in the setting {setting!r}: {error.problem}", **told) from error
+        given = training.given
         steps, tokens = given["steps"], given["steps"] * given["batch_size"] * given["length"]
         each = flops.flops_per_token(given["model"], given["length"], tuning=given["tuning"])
         return Run(
-            name=_hash(depends),
+            name=training.name,
             title=f"{setting}, seed {seed}" if len(self.design.seeds) > 1 else setting,
             files=base.train,
             bindings=tuple(lines),
             steps=steps,
             tokens=tokens,
             flops=tokens * each,
-            shape=_hash(shape),
+            shape=training.shape,
             begins_from=begins_from,
             evaluations=tuple(evaluations),
         )
@@ -259,13 +248,8 @@ def _evaluations(design: Design, best: bool) -> tuple[Evaluation, ...]:
 
 def _evaluation(base: Base, suite: str, bindings: Sequence[str], best: bool) -> Evaluation:
     lines = (f"STORE_DIR = {base.store_dir!r}", *base.evaluate_bindings, *bindings)
-    folders = ("MODEL = 'model'", "OUTPUT_DIR = 'results'")
-    given = configuration.arguments(
-        evaluate.evaluate, evaluate.CONFIGURABLES, base.evaluate, [*lines, *folders], evaluate.FLAGS
-    )
-    depends = {name: given[name] for name in _ASKED} | {"best": best}
-    depends |= {"suite": _told(given["suite"]), "store": _store(given["store_dir"]).fingerprint}
-    return Evaluation(_hash(depends), suite, base.evaluate, lines, best)
+    name = names.name_evaluation(base.evaluate, lines, best)
+    return Evaluation(name, suite, base.evaluate, lines, best)
 
 
 def _of(setting: Setting, evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
@@ -281,32 +265,35 @@ def _by_suite(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     return {evaluation.suite: evaluation.name for evaluation in evaluations}
 
 
-def _trained(given: Mapping[str, Any], begins_from: str | None, untuned: bool) -> tuple[Any, Any]:
-    """What the trained parameters depend on, and what speed does; JSON-able."""
-    model, tuning, begin = given["model"], given["tuning"], begins_from or given["init_from"]
-    vocabulary = _vocabulary(str(given["vocabulary_dir"]))
-    told = {"model": _told(model, without=train.FREE), "tuning": _told(tuning)}
-    shape = told | {name: given[name] for name in ("batch_size", "length", "target_budget")}
-    init = {"init": begin, "init_std": model.init_std if begin is None else None}
-    if untuned:
-        seed = given["seed"] if begin is None else None
-        return {"model": told["model"], "vocabulary": vocabulary.fingerprint, "seed": seed, **init}, shape
-    stream = TrainStream(
-        _store(given["store_dir"]),
-        vocabulary,
-        given["mixture"],
-        given["prompt_format"],
-        given["batch_size"],
-        given["length"],
-        seed=given["seed"],
-        segments=given["segments"],
-        target_budget=given["target_budget"],
-    )
-    prints = train.fingerprints(model, tuning, stream)
-    # The stream's own fingerprint covers the format of prompts.
-    prints = {name: value for name, value in prints.items() if name != "prompt_format"}
-    updates = {name: _told(given[name]) for name in _UPDATES}
-    return {**prints, **told, **updates, **init, "dtype": model.dtype}, shape
+def check_training(run: Run) -> None:
+    """Refuses a run that would not train what it is called by any more.
+
+    Raises:
+      InputError: its gin files or the store have changed since it was planned.
+    """
+    chooses = any(evaluation.best for evaluation in run.evaluations)
+    training = names.name_training(run.files, run.bindings, run.begins_from, chooses)
+    _check(run.name, training.name, run.files)
+
+
+def check_evaluation(evaluation: Evaluation) -> None:
+    """Refuses an evaluation that would not ask what it is called by any more.
+
+    Raises:
+      InputError: as `check_training`.
+    """
+    name = names.name_evaluation(evaluation.files, evaluation.bindings, evaluation.best)
+    _check(evaluation.name, name, evaluation.files)
+
+
+def _check(planned: str, name: str, files: Sequence[str]) -> None:
+    if name != planned:
+        raise InputError(
+            "these gin files, what is included by them or the study, or the store have changed since this was"
+            f" planned: it was {planned} and would be {name}",
+            path=", ".join(files),
+            remedy="Plan again: python -m iml.study --dry_run with the study's files",
+        )
 
 
 def _join(first: Run | None, second: Run) -> Run:
@@ -315,37 +302,3 @@ def _join(first: Run | None, second: Run) -> Run:
         return second
     asked = {evaluation.name: evaluation for evaluation in (*first.evaluations, *second.evaluations)}
     return dataclasses.replace(first, evaluations=tuple(asked.values()))
-
-
-def _told(value: Any, without: Sequence[str] = ()) -> Any:
-    """Settings that are not at their defaults, so that a setting that a later version adds changes no hash."""
-    if isinstance(value, Mapping):
-        return {str(key): _told(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_told(item) for item in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    told = {"is": type(value).__name__}
-    for field in dataclasses.fields(value):
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        found = getattr(value, field.name)
-        if found != default and field.name not in without:
-            told[field.name] = _told(found)
-    return told
-
-
-def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-@functools.lru_cache(maxsize=8)
-def _store(path: str) -> ExampleStore:
-    return ExampleStore(path)
-
-
-@functools.lru_cache(maxsize=8)
-def _vocabulary(path: str) -> Vocabulary:
-    return Vocabulary(path)

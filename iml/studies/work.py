@@ -189,6 +189,7 @@ def _train(folder: pathlib.Path, run: Run) -> None:
 
     if (folder / TRAINED).exists() and complete_steps(folder):
         return
+    runs_lib.check_training(run)
     train = configuration.configure(
         train_entry.train,
         train_entry.CONFIGURABLES,
@@ -204,6 +205,7 @@ def _evaluate(directory: pathlib.Path, run: Run, evaluation: Evaluation) -> None
     output = results_folder(directory, run.name, evaluation.name)
     if (output / SCORES).exists():
         return
+    runs_lib.check_evaluation(evaluation)
     model = folder
     if evaluation.best:
         curve = _ask(evaluation, folder, output / CURVE, ("Suite.split = 'validation'",), True)

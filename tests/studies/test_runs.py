@@ -37,6 +37,14 @@ def test_the_same_in_other_words_is_one_run(tmp_path):
     assert found["2"] == found["order"] != found["32"]
 
 
+@pytest.mark.parametrize("change", ["KEEP = None", "CHECKPOINT_PERIOD = 3"])
+def test_which_checkpoints_there_are_matters_where_one_is_chosen(tmp_path, change):
+    values = {"a": (), "b": change}
+    last, best = names(tmp_path, values), names(tmp_path, values, "Design.choose_checkpoint = True")
+    assert last["a"] == last["b"] and best["a"] != best["b"]
+    assert last["untuned"] == best["untuned"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

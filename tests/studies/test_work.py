@@ -78,6 +78,27 @@ def test_what_begins_from_a_failed_run_fails_too(tmp_path, own_programs):
     assert sum("begins" in line and "failed" not in line for line in told) == 1, "it is tried once"
 
 
+@pytest.mark.parametrize("changed", ["train", "evaluate"])
+def test_gin_files_that_changed_since_the_plan_are_refused(tmp_path, changed, own_programs):
+    files = {"train": "TRAIN_STEPS = 6\n", "evaluate": "Suite.max_prompts_per_task = 4\n"}
+    for name, text in files.items():
+        (tmp_path / f"{name}.gin").write_text(text)
+    included = {name: f"include '{tmp_path / name}.gin'" for name in files}
+    plan = tiny.plan(
+        tmp_path,
+        f'Factor.values = {{"a": "{included["train"]}"}}',
+        f'Design.suites = {{"suite": "{included["evaluate"]}"}}',
+        "Design.baseline = 'a'",
+        "Design.untuned = False",
+    )
+    (tmp_path / f"{changed}.gin").write_text(files[changed].replace("6", "0").replace("4", "3"))
+    work.work(plan.directory, plan.runs, None, print)
+    run = plan.runs[0]
+    failure = work.read_failure(plan.directory, run)
+    assert f"runs/quickstart/{changed}.gin" in failure and "Plan again" in failure
+    assert (work.run_folder(plan.directory, run) / work.TRAINED).exists() == (changed == "evaluate")
+
+
 def test_a_run_that_others_have_is_left_to_them(tmp_path, own_programs):
     plan = tiny.plan(tmp_path)
     with _held(plan, *plan.runs):
