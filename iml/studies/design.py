@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from iml.errors import InputError
+from iml.studies.published import find_tables
 
 #: Lines of a gin file, `include` among them; one, or nested lists.
 Bindings = str | Sequence[Any]
@@ -118,15 +119,29 @@ class Design:
             object.__setattr__(self, name, lines)
         if len(set(self.seeds)) < len(self.seeds):
             raise InputError("each may be named once", field="Design.seeds")
-        names = [setting.name for setting in self.settings()]
-        for setting in self.settings():
-            if unknown := set(setting.suites or ()) - self.suites.keys():
-                raise InputError(f"no suite {min(unknown)!r} in Design.suites", field="Factor.suites")
+        find_tables(self.published)
+        settings = self.settings()
+        names = [setting.name for setting in settings]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"several settings are called {twice[0]!r}", field="Factor.values")
+        self._check_suites(settings)
         if self.baseline is None:
             object.__setattr__(self, "baseline", names[0])
         if self.baseline not in names:
             remedy = f"The settings: {', '.join(names)}"
             raise InputError(f"no setting {self.baseline!r}", field="Design.baseline", remedy=remedy)
+
+    def _check_suites(self, settings: Sequence[Setting]) -> None:
+        asked = set()
+        for setting in settings:
+            suites = set(self.suites if setting.suites is None else setting.suites)
+            if unknown := suites - self.suites.keys():
+                raise InputError(f"no suite {min(unknown)!r} in Design.suites", field="Factor.suites")
+            if not suites:
+                raise InputError(f"the setting {setting.name!r} is asked no suite", field="Factor.suites")
+            asked |= suites
+        if unasked := self.suites.keys() - asked:
+            raise InputError(f"no setting is asked the suite {min(unasked)!r}", field="Factor.suites")
 
     def settings(self) -> list[Setting]:
         """One of each combination of the factors' values, the last factor's changing fastest."""

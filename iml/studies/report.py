@@ -7,7 +7,6 @@ scores with 0 and with more demonstrations in one cell, as in tables 4 and 5 of 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import json
 import pathlib
@@ -15,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iml.errors import InputError
 from iml.evaluation.reports import page
 from iml.evaluation.reports.quality import Grid
 from iml.evaluation.reports.report import markdown_grid, write
@@ -24,12 +22,12 @@ from iml.evaluation.scores.aggregation import AVERAGE
 from iml.markup import Markup, markdown, tag
 from iml.studies import figures
 from iml.studies.figures import Figure
+from iml.studies.published import find_tables
 from iml.studies.results import ALL, Cells, Scored, SuiteResults, collect, place_name
 from iml.studies.runs import Plan
 
 RESULTS, TABLE, MARKDOWN, LATEX, PAGE = "results.json", "table.csv", "study.md", "tables.tex", "study.html"
 _NONE = "–"
-_DEFINITIONS = pathlib.Path(__file__).parent / "definitions" / "published.json"
 
 
 def write_report(plan: Plan) -> tuple[list[SuiteResults], pathlib.Path]:
@@ -39,7 +37,7 @@ def write_report(plan: Plan) -> tuple[list[SuiteResults], pathlib.Path]:
       The results by suite, and the page.
 
     Raises:
-      InputError: as `results.collect`; or an unknown key in `Design.published`.
+      InputError: as `results.collect`.
     """
     every = [collect(plan, suite) for suite in plan.design.suites]
     folder = plan.folder
@@ -92,21 +90,16 @@ def selection(results: SuiteResults) -> str:
 
 
 def published_grids(names: Sequence[str]) -> list[Grid]:
-    """The papers' tables of these names, which are other models' on other tasks.
-
-    Raises:
-      InputError: a name that is not known.
-    """
-    tables, found = _published(), []
-    for name in names:
-        if name not in tables:
-            raise InputError(f"no published table {name!r}", field="Design.published",
-                             remedy=f"Known: {', '.join(tables)}")  # fmt: skip
-        table = tables[name]
-        rows = tuple(tuple(map(str, row)) for row in table["rows"])
-        grid = Grid(f"Published: {table['source']}", table["note"], tuple(table["head"]), rows)
-        found.append(grid)
-    return found
+    """The papers' tables of these names, which are other models' on other tasks."""
+    return [
+        Grid(
+            f"Published: {table['source']}",
+            table["note"],
+            tuple(table["head"]),
+            tuple(tuple(map(str, row)) for row in table["rows"]),
+        )
+        for table in find_tables(names)
+    ]
 
 
 def _levels(results: SuiteResults) -> Grid:
@@ -321,8 +314,3 @@ def _p(value: float | None) -> str:
 
 def _file(suite: str) -> str:
     return re.sub(r"[^\w.-]+", "-", suite).strip("-") or "suite"
-
-
-@functools.cache
-def _published() -> dict[str, Any]:
-    return json.loads(_DEFINITIONS.read_text(encoding="utf-8"))

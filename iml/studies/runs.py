@@ -133,6 +133,7 @@ def expand(design: Design, directory: pathlib.Path) -> Plan:
     untuned = _untuned(maker, settings, asked_untuned) if design.untuned else []
     rows = [Row(name, {}, _names(found), _by_suite(asked_untuned)) for name, found in untuned]
     rows += [Row(s.name, s.values, _names(runs[s.name]), _by_suite(_of(s, asked))) for s in settings]
+    _check_names(rows)
     first = [run for _, found in untuned for run in found]
     # Seed by seed, so that a table of all settings can be drawn early.
     by_seed = [runs[setting.name][i] for i in range(len(design.seeds)) for setting in settings]
@@ -220,6 +221,17 @@ class _Maker:
         )
 
 
+def _check_names(rows: Sequence[Row]) -> None:
+    """Results are kept by these names."""
+    every = [row.name for row in rows]
+    if twice := [name for name in every if every.count(name) > 1]:
+        raise InputError(
+            f"{twice[0]!r} is what the untuned model is called",
+            field="Factor.values",
+            remedy="Call the value otherwise, or set Design.untuned = False",
+        )
+
+
 def _untuned(
     maker: _Maker, settings: Sequence[Setting], evaluations: Sequence[Evaluation]
 ) -> list[tuple[str, tuple[Run, ...]]]:
@@ -231,15 +243,27 @@ def _untuned(
             for seed in maker.design.seeds
         )
         found.setdefault(_names(runs), (runs, []))[1].append(setting)
-    named = []
-    for runs, members in found.values():
-        common = [
-            value
-            for factor, value in members[0].values.items()
-            if all(member.values[factor] == value for member in members)
-        ]
-        named.append((", ".join(["untuned", *common]) if len(found) > 1 else "untuned", runs))
-    return named
+    if len(found) == 1:
+        return [("untuned", runs) for runs, _ in found.values()]
+    short = [_in_common(members) for _, members in found.values()]
+    # Several may have the same values in common: these are told apart by all settings that begin from them.
+    return [
+        (
+            name if short.count(name) == 1 else f"untuned ({'; '.join(setting.name for setting in members)})",
+            runs,
+        )
+        for name, (runs, members) in zip(short, found.values(), strict=True)
+    ]
+
+
+def _in_common(settings: Sequence[Setting]) -> str:
+    first, *others = settings
+    common = (
+        value
+        for factor, value in first.values.items()
+        if all(setting.values[factor] == value for setting in others)
+    )
+    return ", ".join(["untuned", *common])
 
 
 def _evaluations(design: Design, best: bool) -> tuple[Evaluation, ...]:

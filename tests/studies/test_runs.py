@@ -100,6 +100,16 @@ def test_an_untuned_model_for_each_size(tmp_path):
     assert found["untuned, small"] != found["untuned, large"]
 
 
+def test_untuned_models_with_nothing_in_common_are_called_by_their_settings(tmp_path):
+    sizes = {"small": "OPTConfig.ffn_dim = 16", "large": "OPTConfig.ffn_dim = 32"}
+    values = {
+        f"{name}{eps}": (line, f"Mixture.eps = {eps}") for name, line in sizes.items() for eps in (2, 8)
+    }
+    found = names(tmp_path, values)
+    assert list(found)[:2] == ["untuned (small2; small8)", "untuned (large2; large8)"]
+    assert found["untuned (small2; small8)"] != found["untuned (large2; large8)"]
+
+
 def test_a_grid_over_seeds(tmp_path):
     plan = tiny.plan(
         tmp_path,
@@ -161,6 +171,28 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
             "'TRIAN_STEPS' is bound but nothing uses it.*TRAIN_STEPS",
         ),
         ([VALUES.format({"2": 5})], "must be lines of a gin file, not 5"),
+        (
+            [
+                "Design.factors = (@Factor(), @b/Factor())",
+                "b/Factor.name = 'b'",
+                "b/Factor.values = {'c': (), 'b, c': ()}",
+                VALUES.format({"a": (), "a, b": ()}),
+            ],
+            "several settings are called 'a, b, c'",
+        ),
+        (
+            [VALUES.format({"untuned": ()}), "Design.baseline = 'untuned'"],
+            "'untuned' is what the untuned model",
+        ),
+        (
+            ["Design.suites = {'a': (), 'b': ()}", "Factor.suites = {'2': 'a', '8': 'a', 'none': 'a'}"],
+            "no setting is asked the suite 'b'",
+        ),
+        (["Factor.suites = {'2': ()}"], "the setting '2' is asked no suite"),
+        (
+            ["Design.published = ('opt_iml_table_99',)"],
+            "no published table 'opt_iml_table_99'.*opt_iml_table_4",
+        ),
         (["Factor.values = {}"], "needs at least one value"),
         (["Design.seeds = (1, 1)"], "each may be named once"),
         (["Design.seeds = ()"], "needs at least one entry"),
