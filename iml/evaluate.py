@@ -250,6 +250,7 @@ def _evaluate_one(
             header,
             {**missing, **outcome.failures},
         )
+        scores["missing"] = sorted(missing)
         if seqio_modules:
             scores["seqio"] = _seqio_scores(seqio_modules, data_dir, outcome.predictions, engine)
         scores["comparisons"] = {
@@ -275,7 +276,6 @@ def _evaluate_all(
 ) -> dict[str, Any]:
     """Every checkpoint of a run, and the curve over them."""
     from iml.data.store import ExampleStore
-    from iml.evaluation import requests
     from iml.evaluation.reports import curve_report
     from iml.training.checkpoints import complete_steps
 
@@ -287,8 +287,7 @@ def _evaluate_all(
         print(f"checkpoints: {', '.join(map(str, steps))}")
         return one(model, output_dir)
     asked = {name: value for name, value in given.items() if value is not None}
-    store = ExampleStore(store_dir)
-    asked |= {"suite": plain(suite), "store": store.fingerprint}
+    asked |= {"suite": plain(suite), "store": ExampleStore(store_dir).fingerprint}
     curve = curve_report.evaluate_steps(
         os.fspath(model),
         output_dir,
@@ -296,7 +295,6 @@ def _evaluate_all(
         asked,
         one,
         lambda text: print(text, flush=True),
-        requests.missing(store, suite),
     )
     print(f"picked: step {curve.chosen}")
     return curve.to_json()

@@ -119,6 +119,7 @@ class InTraining:
                 header,
                 {**self._missing, **outcome.failures},
             )
+        scores["missing"] = sorted(self._missing)
         scores["efficiency"] = efficiency.summary(read_efficiency(folder), clock)
         report.write_scores(folder, scores)
         report.write_report(folder, [Result(f"step {step}", scores, outcome.predictions, folder)])

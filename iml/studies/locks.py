@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -14,7 +13,7 @@ from iml.errors import InputError
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, wait: Callable[[], None] | None) -> Iterator[bool]:
-    """Holds a file's lock, and writes this process's number into it; the kernel frees that of a process that dies.
+    """Holds a file's lock; the kernel frees that of a process that dies.
 
     Args:
       path: the file; made where it is missing.
@@ -32,10 +31,6 @@ def locked(path: pathlib.Path, wait: Callable[[], None] | None) -> Iterator[bool
         if not held and wait is not None:
             wait()
             held = _take(file)
-        if held:
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
         yield held
 
 
@@ -51,11 +46,3 @@ def _take(file: IO[str], flags: int = 0) -> bool:
             remedy="Mount it with locks (flock), or give study.studies_dir another place",
         ) from error
     return True
-
-
-def process_that_locked(path: pathlib.Path) -> int | None:
-    """The number of the process that holds a file's lock, or was the last to; None where there was none."""
-    try:
-        return int(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import collections
+import functools
+import itertools
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
+from iml.errors import InputError
 from iml.studies import work
 from iml.studies.runs import Run, read_plan
 from iml.training.distributed import REQUEUE
@@ -34,20 +38,28 @@ def run_workers(
       say: told what happens.
 
     Raises:
+      InputError: there are more workers than accelerators; each takes the memory of one.
       KeyboardInterrupt, SystemExit: after the workers have been asked to save and have ended; with status 75 where
         this process was asked to end.
     """
     directory, runs = read_plan(plan)
     command = [sys.executable, "-m", "iml.studies.work", str(plan), "--wait", "--attached"]
     devices = _devices()
+    if devices and workers > len(devices):
+        raise InputError(
+            f"{workers} workers cannot share {len(devices)} accelerators, of which each takes one",
+            field="study.workers",
+        )
     deaths: collections.Counter[str | None] = collections.Counter()
     known = finished()
     begun: list[subprocess.Popen] = []
     # Before there are workers: one that is begun while the signal comes must be ended too.
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    notes = tempfile.TemporaryDirectory()
+    start = functools.partial(_start, command, devices, workers, pathlib.Path(notes.name))
     try:
         for number in range(workers):
-            begun.append(_start(command, devices, number, workers))
+            begun.append(start(number))
         active = set(range(workers))
         while active:
             time.sleep(0.5)
@@ -55,27 +67,29 @@ def run_workers(
             if now > known:
                 known, deaths[None] = now, 0
             for number in sorted(active):
-                worker = begun[number]
-                if (status := worker.poll()) is None:
+                if (status := begun[number].poll()) is None:
                     continue
                 # 0: nothing left to do; 1: runs failed, and 2: a mistake, which are told of.
                 if status in (0, 1, 2):
                     active.remove(number)
                     continue
                 if status != REQUEUE:
-                    run = _run_of(worker.pid, directory, runs)
+                    run = _run_of(_note(pathlib.Path(notes.name), number), directory, runs)
                     name = None if run is None else run.name
                     deaths[name] += 1
                     if run is None and deaths[name] > _PATIENCE * workers:
                         active.remove(number)
+                        say(
+                            f"worker {number} ended with status {status}; given up, after {deaths[name]} such ends"
+                        )
                         continue
                     if run is not None and deaths[name] == _PATIENCE:
                         told = f"{_PATIENCE} workers died at it, the last with status {status}"
                         work.write_failure(directory, run, told)
                         say(f"{run.title} ({run.name}): failed: {told}")
                 say(f"worker {number} ended with status {status}; started again")
-                worker.stdin.close()
-                begun[number] = _start(command, devices, number, workers)
+                begun[number].stdin.close()
+                begun[number] = start(number)
     finally:
         for worker in begun:
             if worker.poll() is None:
@@ -83,6 +97,7 @@ def run_workers(
         for worker in begun:
             worker.wait()
             worker.stdin.close()
+        notes.cleanup()
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -90,15 +105,24 @@ def _interrupt(*_) -> None:
     raise SystemExit(REQUEUE)
 
 
-def _run_of(process: int, directory: pathlib.Path, runs: Sequence[Run]) -> Run | None:
-    """The run that a process was at."""
-    for run in runs:
-        if work.process_of(directory, run) == process and not work.is_settled(directory, run):
-            return run
-    return None
+def _note(notes: pathlib.Path, number: int) -> pathlib.Path:
+    """Where a worker keeps the name of the run that it is at."""
+    return notes / str(number)
 
 
-def _start(command: list[str], devices: list[dict[str, str]], number: int, workers: int) -> subprocess.Popen:
+def _run_of(note: pathlib.Path, directory: pathlib.Path, runs: Sequence[Run]) -> Run | None:
+    """The run that a worker died at."""
+    name = note.read_text(encoding="utf-8") if note.exists() else None
+    found = (run for run in runs if run.name == name and not work.is_settled(directory, run))
+    return next(found, None)
+
+
+def _start(
+    command: list[str], devices: list[dict[str, str]], workers: int, notes: pathlib.Path, number: int
+) -> subprocess.Popen:
+    note = _note(notes, number)
+    note.unlink(missing_ok=True)
+    command = [*command, f"--note={note}"]
     environment = {**os.environ, **(devices[number % len(devices)] if devices else {})}
     cores = sorted(os.sched_getaffinity(0))
     # Without accelerators the cores are shared out: programs of several threads each would be in each other's way.
@@ -113,10 +137,14 @@ def _start(command: list[str], devices: list[dict[str, str]], number: int, worke
 
 def _devices() -> list[dict[str, str]]:
     """For each accelerator of this machine, the variables that show a process this one alone."""
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = sorted(path.name[6:] for path in pathlib.Path("/dev").glob("nvidia[0-9]*"))
     if visible is not None:
-        gpus = [name for name in visible.split(",") if name]
+        # As CUDA reads it: what stands behind a -1 is not visible.
+        names = (name.strip() for name in visible.split(","))
+        gpus = [name for name in itertools.takewhile(lambda name: name != "-1", names) if name]
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": name} for name in gpus]
     chips = sorted(pathlib.Path("/dev").glob("accel[0-9]*"))

@@ -23,8 +23,9 @@ from iml.evaluation.scores.aggregation import AVERAGE, cells, result_units
 from iml.evaluation.scores.comparison import RESAMPLES, difference_cells
 from iml.evaluation.scores.uncertainty import interval, p_value
 from iml.evaluation.scores.units import Unit, by_level, join_categories, mean
+from iml.studies.answers import CURVE, SCORES
 from iml.studies.runs import Plan, Row
-from iml.studies.work import CURVE, SCORES, read_failure, read_json, results_folder
+from iml.studies.work import read_failure, read_json, results_folder
 
 #: Cells of scores or differences by shots, as `aggregation` and `comparison` have them.
 Cells = Mapping[str, Mapping[str, Any]]
@@ -152,7 +153,7 @@ def collect(plan: Plan, suite: str, resamples: int = RESAMPLES) -> SuiteResults:
                 row.name,
                 row.values,
                 (len(found[row.name]), len(row.runs)),
-                _problem(plan, row) if len(found[row.name]) < len(row.runs) else "",
+                _problem(plan, row, len(found[row.name]) < len(row.runs)),
                 _score_cells(whole.get(row.name, []), places, shots),
                 _differences(units, row.name, baseline, places, shots),
                 _curve(plan, row, suite),
@@ -258,10 +259,10 @@ def _told(values: np.ndarray) -> dict[str, Any]:
     return {"difference": float(values[0]), "low": low, "high": high, "p": p_value(values[1:])}
 
 
-def _problem(plan: Plan, row: Row) -> str:
+def _problem(plan: Plan, row: Row, missing: bool) -> str:
     by_name = {run.name: run for run in plan.runs}
     failures = (read_failure(plan.directory, by_name[name]) for name in row.runs)
-    return next(filter(None, failures), "not finished")
+    return next(filter(None, failures), "not finished" if missing else "")
 
 
 def find_result(plan: Plan, name: str, suite: str) -> Result:

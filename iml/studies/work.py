@@ -14,37 +14,34 @@ it was asked to end (SIGTERM) and wants another start.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import os
 import pathlib
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from iml import configuration
 from iml import evaluate as evaluate_entry
 from iml import train as train_entry
 from iml.errors import InputError
+from iml.studies import process
 from iml.studies import runs as runs_lib
-from iml.studies.locks import locked, process_that_locked
+from iml.studies.answers import CURVE, read_failures
+from iml.studies.locks import locked
 from iml.studies.runs import RUNS, Evaluation, Run
-from iml.training.distributed import REQUEUE
 
-TRAINED, FAILURE, LOG, SCORES = "trained.json", "failure.json", "log.txt", "scores.json"
+TRAINED, FAILURE, LOG = "trained.json", "failure.json", "log.txt"
 #: Seconds of a run that was not cut off.
 TIMES = "times.json"
-#: Within an evaluation's folder, the results of all checkpoints on validation.
-CURVE = "curve"
 #: Held by whoever does the run.
 _LOCK = ".lock"
 #: Compiled programs, for runs that differ only in data and for later processes.
 _PROGRAMS = "programs"
+_CHECKPOINTS, _EVALUATIONS = "checkpoints", "evaluation"
 
 Say = Callable[[str], None]
 
@@ -55,16 +52,19 @@ def run_folder(directory: pathlib.Path, run: Run) -> pathlib.Path:
 
 def results_folder(directory: pathlib.Path, run: str, evaluation: str) -> pathlib.Path:
     """Where the results of an evaluation of a run lie."""
-    return directory / RUNS / run / "evaluation" / evaluation
+    return directory / RUNS / run / _EVALUATIONS / evaluation
 
 
 def is_finished(directory: pathlib.Path, run: Run) -> bool:
-    """Whether it is trained and has been asked everything."""
+    """Whether it is trained and has been asked everything, and no task has failed."""
     folder = run_folder(directory, run)
     return (folder / TRAINED).exists() and all(
-        (results_folder(directory, run.name, evaluation.name) / SCORES).exists()
-        for evaluation in run.evaluations
+        _is_answered(directory, run, evaluation) for evaluation in run.evaluations
     )
+
+
+def _is_answered(directory: pathlib.Path, run: Run, evaluation: Evaluation) -> bool:
+    return read_failures(results_folder(directory, run.name, evaluation.name)) == {}
 
 
 def read_failure(directory: pathlib.Path, run: Run) -> str | None:
@@ -100,6 +100,7 @@ def work(
     wanted: Sequence[str] | None,
     say: Say,
     waits: bool = False,
+    note: pathlib.Path | None = None,
 ) -> None:
     """Does what is not finished.
 
@@ -109,6 +110,7 @@ def work(
       wanted: names of the runs to do, tried even if they have failed before; None for all that have not.
       say: told of each run that begins or ends.
       waits: whether to wait for runs that others are doing, and do what these leave; else they are passed over.
+      note: a file that holds the name of the run at hand, and outlives this process if it dies; None for none.
 
     Raises:
       SystemExit: with status 75, where the process was asked to end.
@@ -118,17 +120,12 @@ def work(
     by_name = {run.name: run for run in plan}
     for name in wanted or ():
         clear_failure(directory, by_name[name])
-    with _ends_when_asked():
+    with process.ends_when_asked():
         # Others' runs last: what nobody does comes first.
         for waiting in (False, True) if waits else (False,):
             for run in plan:
                 if wanted is None or run.name in wanted:
-                    _do(directory, run, by_name, say, waiting)
-
-
-def process_of(directory: pathlib.Path, run: Run) -> int | None:
-    """The number of the process that does a run, or was the last to; None where there was none."""
-    return process_that_locked(run_folder(directory, run) / _LOCK)
+                    _do(directory, run, by_name, say, waiting, note)
 
 
 def write_failure(directory: pathlib.Path, run: Run, told: str, details: str = "") -> None:
@@ -140,13 +137,20 @@ def clear_failure(directory: pathlib.Path, run: Run) -> None:
     (run_folder(directory, run) / FAILURE).unlink(missing_ok=True)
 
 
-def _do(directory: pathlib.Path, run: Run, by_name: dict[str, Run], say: Say, waits: bool) -> None:
+def _do(
+    directory: pathlib.Path,
+    run: Run,
+    by_name: dict[str, Run],
+    say: Say,
+    waits: bool,
+    note: pathlib.Path | None,
+) -> None:
     """Does a run, after what it begins from."""
     if is_settled(directory, run):
         return
     if run.begins_from is not None:
         first = by_name[run.begins_from]
-        _do(directory, first, by_name, say, waits)
+        _do(directory, first, by_name, say, waits, note)
         if told := read_failure(directory, first):
             write_failure(directory, run, f"begins from {first.title} ({first.name}), which failed: {told}")
             return
@@ -156,19 +160,22 @@ def _do(directory: pathlib.Path, run: Run, by_name: dict[str, Run], say: Say, wa
     tell = functools.partial(say, f"{title}: waits for the process that does it") if waits else None
     with locked(run_folder(directory, run) / _LOCK, tell) as held:
         if held and not is_settled(directory, run):
-            _do_held(directory, run, say)
+            with process.noted(note, run.name):
+                _do_held(directory, run, say)
 
 
 def _do_held(directory: pathlib.Path, run: Run, say: Say) -> None:
     folder = run_folder(directory, run)
+    anew = not any((folder / name).exists() for name in (_CHECKPOINTS, TRAINED, _EVALUATIONS))
     began = time.monotonic()
     say(f"{run.title} ({run.name}): begins")
     try:
-        with _logged(folder / LOG):
+        with process.logged(folder / LOG):
             _train(folder, run)
             trained = time.monotonic()
             for evaluation in run.evaluations:
                 _evaluate(directory, run, evaluation)
+            _check_answers(directory, run)
     except Exception as error:
         if isinstance(error, InputError):
             told = str(error).partition("\n  In call to")[0]
@@ -178,7 +185,10 @@ def _do_held(directory: pathlib.Path, run: Run, say: Say) -> None:
         say(f"{run.title} ({run.name}): failed: {told}")
     else:
         times = {"train": trained - began, "evaluate": time.monotonic() - trained}
-        write_json(folder / TIMES, times)
+        # It may have been given up meanwhile, after other workers had died at it.
+        clear_failure(directory, run)
+        if anew:
+            write_json(folder / TIMES, times)
         told = f"trained in {times['train']:.0f} s, evaluated in {times['evaluate']:.0f} s"
         say(f"{run.title} ({run.name}): {told}")
 
@@ -203,14 +213,24 @@ def _train(folder: pathlib.Path, run: Run) -> None:
 def _evaluate(directory: pathlib.Path, run: Run, evaluation: Evaluation) -> None:
     folder = run_folder(directory, run)
     output = results_folder(directory, run.name, evaluation.name)
-    if (output / SCORES).exists():
+    if _is_answered(directory, run, evaluation):
         return
     runs_lib.check_evaluation(evaluation)
     model = folder
     if evaluation.best:
         curve = _ask(evaluation, folder, output / CURVE, ("Suite.split = 'validation'",), True)
-        model = folder / "checkpoints" / str(curve["chosen"])
+        model = folder / _CHECKPOINTS / str(curve["chosen"])
     _ask(evaluation, model, output, (), False)
+
+
+def _check_answers(directory: pathlib.Path, run: Run) -> None:
+    """What a task's failure may come from, such as a file that could not be read, may be gone at the next try."""
+    for evaluation in run.evaluations:
+        output = results_folder(directory, run.name, evaluation.name)
+        if failures := read_failures(output):
+            name, told = next(iter(failures.items()))
+            problem = f"{len(failures)} tasks failed, {name} for one: {told}"
+            raise InputError(problem, path=output, remedy="The next start tries them again")
 
 
 def _ask(
@@ -239,44 +259,6 @@ def _keep_programs(directory: pathlib.Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@contextlib.contextmanager
-def _ends_when_asked() -> Iterator[None]:
-    """SIGTERM ends the process with status 75; what was answered by then is kept. Training has its own handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_) -> None:
-        raise SystemExit(REQUEUE)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _logged(path: pathlib.Path) -> Iterator[None]:
-    """What is printed goes to a file, added to what is there."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("a", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stdout(file))
-        stack.enter_context(contextlib.redirect_stderr(file))
-        yield
-
-
-def _end_with(stream: int) -> None:
-    """Asks this process to end when the other side of a pipe is closed: whoever started it has died."""
-
-    def watch() -> None:
-        while os.read(stream, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of a worker.
 
@@ -299,9 +281,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--attached", action="store_true", help="end as after SIGTERM when standard input is closed"
     )
+    parser.add_argument(
+        "--note", type=pathlib.Path, metavar="FILE", help="keep the name of the run at hand in this file"
+    )
     arguments = parser.parse_args(argv)
     if arguments.attached:
-        _end_with(sys.stdin.fileno())
+        process.end_with(sys.stdin.fileno())
     try:
         directory, plan = runs_lib.read_plan(arguments.plan)
         wanted = arguments.run
@@ -314,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError(f"not in the plan: {', '.join(sorted(unknown))}", field="--run")
         # One that is named is waited for: its job is not to end well before it is done.
         waits = arguments.wait or wanted is not None
-        work(directory, plan, wanted, lambda text: print(text, flush=True), waits)
+        work(directory, plan, wanted, lambda text: print(text, flush=True), waits, arguments.note)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

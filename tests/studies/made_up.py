@@ -10,6 +10,7 @@ import numpy as np
 from iml.bench.card import TaskCard
 from iml.evaluation.scores.aggregation import aggregate
 from iml.studies import work
+from iml.studies.answers import SCORES
 from iml.studies.design import Base, Design, Factor
 from iml.studies.runs import Evaluation, Plan, Row, Run
 
@@ -82,7 +83,7 @@ def write_results(plan: Plan, answers, settings=SETTINGS, tasks=tuple(TASKS)) ->
             folder = work.results_folder(plan.directory, name, SUITE.name)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            work.write_json(folder / work.SCORES, scores)
+            work.write_json(folder / SCORES, scores)
             work.write_json(plan.directory / "runs" / name / work.TRAINED, {})
 
 

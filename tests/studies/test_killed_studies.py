@@ -15,6 +15,7 @@ import time
 import pytest
 
 from iml.studies import work
+from iml.studies.answers import SCORES
 from iml.studies.runs import Plan
 from tests.studies import tiny
 
@@ -92,7 +93,7 @@ def _progress(plan: Plan) -> int:
         done += max(steps, default=0) // 2 if run.steps else 3 * bool(steps)
         done += (folder / work.TRAINED).exists()
         output = work.results_folder(plan.directory, run.name, run.evaluations[0].name)
-        if (output / work.SCORES).exists():
+        if (output / SCORES).exists():
             done += 4
         elif (output / "results.jsonl").exists():
             lines = (output / "results.jsonl").read_bytes().splitlines()
@@ -105,7 +106,7 @@ def _finished(plan: Plan) -> dict[str, tuple[int, int]]:
     found = {}
     for run in plan.runs:
         if work.is_finished(plan.directory, run):
-            path = work.results_folder(plan.directory, run.name, run.evaluations[0].name) / work.SCORES
+            path = work.results_folder(plan.directory, run.name, run.evaluations[0].name) / SCORES
             found[run.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
 

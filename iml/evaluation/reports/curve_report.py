@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -15,6 +15,7 @@ from iml.evaluation.reports import charts, page, report
 from iml.evaluation.reports.curve import Curve, draw, scores
 from iml.evaluation.reports.quality import Grid, interval_text, p_text
 from iml.evaluation.reports.tables import shots_title, words
+from iml.evaluation.results.result import failed_tasks
 from iml.evaluation.scores.aggregation import AVERAGE
 from iml.markup import Markup, tag
 
@@ -34,7 +35,6 @@ def evaluate_steps(
     asked: Mapping[str, Any],
     evaluate: Callable[[str, str], Any],
     tell: Callable[[str], None],
-    missing: Collection[str] = (),
 ) -> Curve:
     """Evaluates the checkpoints whose results are not there yet, and draws the curve.
 
@@ -45,12 +45,11 @@ def evaluate_steps(
       asked: entries that the headers of results have, if they are to be taken as they are.
       evaluate: evaluates a model into a folder.
       tell: is told which step's turn it is.
-      missing: what of the suite cannot be evaluated, of any checkpoint.
     """
     folder = pathlib.Path(output_dir)
     for number, step in enumerate(steps, start=1):
         checkpoint, results = epath.Path(run_dir) / "checkpoints" / str(step), folder / str(step)
-        if finished(results, checkpoint, asked, missing):
+        if finished(results, checkpoint, asked):
             tell(f"step {step}, {number} of {len(steps)}: already evaluated")
             continue
         tell(f"step {step}, {number} of {len(steps)}")
@@ -60,14 +59,8 @@ def evaluate_steps(
     return curve
 
 
-def finished(
-    folder: pathlib.Path, checkpoint: epath.Path, asked: Mapping[str, Any], missing: Collection[str] = ()
-) -> bool:
-    """Whether a folder holds all results of a checkpoint that was asked this, and was not written since.
-
-    Args:
-      missing: as for `evaluate_steps`.
-    """
+def finished(folder: pathlib.Path, checkpoint: epath.Path, asked: Mapping[str, Any]) -> bool:
+    """Whether a folder holds all results of a checkpoint that was asked this, and was not written since."""
     try:
         found = report.read_scores(folder)
         newer = (folder / report.SCORES).stat().st_mtime >= checkpoint.stat().mtime
@@ -75,9 +68,8 @@ def finished(
         return False
     header = found["header"]
     wanted = json.loads(json.dumps({**asked, "model": os.fspath(checkpoint)}))
-    # What the store lacks stays missing; a task that failed is tried again.
-    failed = set(found["failures"]) - set(missing)
-    return newer and not failed and all(header.get(name) == value for name, value in wanted.items())
+    same = all(header.get(name) == value for name, value in wanted.items())
+    return newer and same and not failed_tasks(found)
 
 
 def write_curve(output_dir: str | os.PathLike[str], curve: Curve) -> pathlib.Path:

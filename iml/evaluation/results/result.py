@@ -24,3 +24,12 @@ class Result:
     scores: Mapping[str, Any]
     predictions: Sequence[Prediction] = ()
     folder: str = ""
+
+
+def failed_tasks(scores: Mapping[str, Any]) -> dict[str, str]:
+    """The tasks of an evaluation that failed, by name why, which another try may mend.
+
+    What the store lacks, which `scores.json` names among the failures as well, stays so.
+    """
+    missing = scores.get("missing", ())
+    return {name: told for name, told in scores["failures"].items() if name not in missing}
