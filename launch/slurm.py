@@ -87,9 +87,12 @@ def steps(command: str, setup: str, restarts: int) -> list[str]:
         f"if [ $status -eq {PREEMPTED} ]; then",
         f"  if [ ${{SLURM_RESTART_COUNT:-0}} -lt {restarts} ]; then",
         '    echo "saved; requeueing"',
-        '    scontrol requeue "$SLURM_JOB_ID" && exit 0',
+        # An element of an array by its number in it: the array's own number, which may be that of an element
+        # too, means all of them.
+        "    job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}",
+        '    scontrol requeue "${job:-$SLURM_JOB_ID}" && exit 0',
         "  fi",
-        f'  echo "not requeued after $SLURM_RESTART_COUNT restarts of {restarts}" >&2',
+        f'  echo "not requeued after ${{SLURM_RESTART_COUNT:-0}} restarts of {restarts}" >&2',
         "fi",
         "exit $status",
     ]

@@ -72,6 +72,9 @@ def test_requeues_are_bounded(tmp_path):
     assert cluster.run(restarts=2).returncode == 0 and cluster.requeued()
     done = cluster.run(restarts=3)
     assert done.returncode == 75 and "not requeued after 3 restarts" in done.stderr
+    cluster.launch("--restarts=0")
+    done = cluster.run()
+    assert done.returncode == 75 and "not requeued after 0 restarts of 0" in done.stderr
 
 
 def test_refusals_are_told(tmp_path):

@@ -58,7 +58,7 @@ def test_an_array_of_what_is_not_finished(plan_file, capsys):
     assert [path.name for path in plan_file.parent.iterdir()] == ["plan.json"]
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(0, ""), (75, "requeue 4711\n"), (1, "")])
+@pytest.mark.parametrize(("status", "requeued"), [(0, ""), (75, "requeue 4711_3\n"), (1, "")])
 def test_an_element_does_its_run_of_the_plan_as_it_was(
     tmp_path, plan_file, monkeypatch, capsys, status, requeued
 ):
@@ -71,7 +71,7 @@ def test_an_element_does_its_run_of_the_plan_as_it_was(
     assert studies.main([str(plan_file), *SLURM, f"--log_dir={tmp_path / 'logs'}"]) == 0
     assert "submitted job array 4711, 4 runs" in capsys.readouterr().out and not failure.exists()
     work.write_json(plan_file, {"directory": "elsewhere", "runs": []})
-    cluster.environment["SLURM_ARRAY_TASK_ID"] = "3"
+    cluster.environment |= {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "3"}
     assert cluster.run().returncode == (0 if status == 75 else status) and cluster.requeued() == requeued
     words = (tmp_path / "tasks").read_text().splitlines()[0].split()
     assert words[1:4] == ["-u", "-m", "iml.studies.work"] and words[5:] == ["--number=3"]
@@ -197,7 +197,7 @@ def _run_array(folder: pathlib.Path, submit: list[str]) -> None:
     array = next(word for word in _asked((folder / "script").read_text()) if word.startswith("--array="))
     assert array == "--array=0-3"
     for number in range(4):
-        cluster.environment["SLURM_ARRAY_TASK_ID"] = str(number)
+        cluster.environment |= {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": str(number)}
         done = subprocess.run(["bash", str(folder / "script")], cwd=tiny.ROOT, env=cluster.environment)
         assert done.returncode == 0
 
