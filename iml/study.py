@@ -11,6 +11,7 @@ Runs are shared by all studies of one folder. On other machines, or by a schedul
 from __future__ import annotations
 
 import pathlib
+import shlex
 import subprocess
 import sys
 import time
@@ -72,7 +73,7 @@ def study(
         raise InputError(f"must be at least 1, not {workers}", field="study.workers")
     console = Console()
     directory = pathlib.Path(studies_dir)
-    _prepare(console, design.base)
+    _prepare(console, design.base, makes=not (dry_run or report or compare is not None))
     plan = runs.expand(design, directory)
     work.write_json(plan.folder / PLAN, plan.to_json())
     if compare is not None:
@@ -93,18 +94,20 @@ def study(
     return _report(console, plan, complete=not report)
 
 
-def _prepare(console: Console, base: Base) -> None:
-    """Makes the store by the base's own files where it is missing."""
+def _prepare(console: Console, base: Base, makes: bool) -> None:
+    """Makes the store by the base's own files where it is missing, or says how it is made."""
     from iml.data.store import INDEX
 
     if not base.prepare or (pathlib.Path(base.store_dir) / INDEX).exists():
         return
+    command = ["-m", "iml.prepare", *(f"--gin_file={name}" for name in base.prepare)]
+    command.append(f"--gin.STORE_DIR={base.store_dir}")
+    if not makes:
+        remedy = f"Make it: {shlex.join(['python', *command])}"
+        raise InputError("there is no example store here", path=base.store_dir, remedy=remedy)
     console.print(f"preparing {base.store_dir}", markup=False, highlight=False)
-    command = [sys.executable, "-m", "iml.prepare", *(f"--gin_file={name}" for name in base.prepare)]
     # A process of its own: TensorFlow is not to lie in memory while models are trained.
-    made = subprocess.run(
-        [*command, f"--gin.STORE_DIR={base.store_dir}"], check=False, capture_output=True, text=True
-    )
+    made = subprocess.run([sys.executable, *command], check=False, capture_output=True, text=True)
     if made.returncode:
         last = (made.stderr.strip() or made.stdout.strip()).splitlines()[-1:]
         raise InputError(f"iml.prepare failed: {' '.join(last)}", path=base.store_dir, field="Base.prepare")
@@ -204,9 +207,9 @@ def _report(console: Console, plan: Plan, complete: bool) -> dict[str, Any]:
         console.print(table)
         console.print(Text(report.selection(results)))
     console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
-    failed = {run.title: told for run in plan.runs if (told := read_failure(plan.directory, run))}
-    for title, told in failed.items():
-        console.print(f"failed: {title}: {told}", markup=False, highlight=False, soft_wrap=True)
+    failed = [(run, told) for run in plan.runs if (told := read_failure(plan.directory, run))]
+    for run, told in failed:
+        console.print(f"failed: {run.title}: {told}", markup=False, highlight=False, soft_wrap=True)
     missing = [run for run in plan.runs if not is_finished(plan.directory, run)]
     if len(missing) > len(failed):
         console.print(f"{len(missing) - len(failed)} runs are not finished", highlight=False)
@@ -221,9 +224,23 @@ def _compare(console: Console, plan: Plan, first: str, second: str) -> None:
     from rich.text import Text
 
     from iml.evaluation.scores.comparison import compare
-    from iml.studies.results import find_result
+    from iml.studies.results import asked_suites, find_result
 
+    def tell(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    settings = {row.name for row in plan.rows}
+    if len(plan.design.seeds) > 1 and settings & {first, second}:
+        tell(
+            f"settings are compared by their runs of seed {plan.design.seeds[0]}; others may be named as runs"
+        )
+    asked = [asked_suites(plan, name) for name in (first, second)]
+    if not set(asked[0]) & set(asked[1]):
+        raise InputError(f"{first!r} and {second!r} are asked no suite in common", field="--compare")
     for suite in plan.design.suites:
+        if not all(suite in suites for suites in asked):
+            tell(f"{suite}: not compared, since not both are asked it")
+            continue
         one, other = (find_result(plan, name, suite) for name in (first, second))
         found = compare((one.scores, one.predictions), (other.scores, other.predictions))
         table = Table("", "shots", "difference", "interval", "p", "p over tasks",

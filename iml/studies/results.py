@@ -265,21 +265,36 @@ def _problem(plan: Plan, row: Row, missing: bool) -> str:
     return next(filter(None, failures), "not finished" if missing else "")
 
 
+def asked_suites(plan: Plan, name: str) -> tuple[str, ...]:
+    """The suites that a setting's or a run's name, or a folder of results, may be compared on."""
+    found = _find_run(plan, name)
+    return tuple(plan.design.suites if found is None else found[1])
+
+
 def find_result(plan: Plan, name: str, suite: str) -> Result:
-    """The result of a setting, a run or a folder of results.
+    """The result of a setting, which is that of its first seed, of a run or of a folder of results.
 
     Raises:
       InputError: there is none of that name, or it is not finished.
     """
-    rows = {row.name: row for row in plan.rows}
-    runs = {run: row for row in plan.rows for run in row.runs}
-    if name in rows:
-        run, row = rows[name].runs[0], rows[name]
-    elif name in runs:
-        run, row = name, runs[name]
-    elif pathlib.Path(name).is_dir():
+    if (found := _find_run(plan, name)) is not None:
+        run, asked = found
+        return read_result(results_folder(plan.directory, run, asked[suite]), name)
+    if pathlib.Path(name).is_dir():
         return read_result(name, name)
-    else:
-        remedy = f"Settings: {', '.join(rows)}; runs: {', '.join(runs)}; or give a folder of results"
-        raise InputError(f"no setting, run or folder {name!r}", field="--compare", remedy=remedy)
-    return read_result(results_folder(plan.directory, run, row.evaluations[suite]), name)
+    settings, runs = (
+        (row.name for row in plan.rows),
+        dict.fromkeys(run for row in plan.rows for run in row.runs),
+    )
+    remedy = f"Settings: {', '.join(settings)}; runs: {', '.join(runs)}; or give a folder of results"
+    raise InputError(f"no setting, run or folder {name!r}", field="--compare", remedy=remedy)
+
+
+def _find_run(plan: Plan, name: str) -> tuple[str, dict[str, str]] | None:
+    """The run that a name means, and by suite what it is asked; None where it is no setting's and no run's."""
+    for row in plan.rows:
+        if row.name == name:
+            return row.runs[0], dict(row.evaluations)
+    rows = [row for row in plan.rows if name in row.runs]
+    asked = {suite: evaluation for row in rows for suite, evaluation in row.evaluations.items()}
+    return (name, asked) if rows else None

@@ -19,6 +19,7 @@ from iml.studies.design import Base, Design, Setting
 from iml.training import flops
 
 RUNS = "runs"
+_UNTUNED = "untuned"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,21 +240,19 @@ def _untuned(
     found: dict[tuple[str, ...], tuple[tuple[Run, ...], list[Setting]]] = {}
     for setting in settings:
         runs = tuple(
-            maker.make("untuned", setting.bindings, seed, evaluations, untuned=True)
+            maker.make(_UNTUNED, setting.bindings, seed, evaluations, untuned=True)
             for seed in maker.design.seeds
         )
         found.setdefault(_names(runs), (runs, []))[1].append(setting)
-    if len(found) == 1:
-        return [("untuned", runs) for runs, _ in found.values()]
-    short = [_in_common(members) for _, members in found.values()]
-    # Several may have the same values in common: these are told apart by all settings that begin from them.
-    return [
-        (
-            name if short.count(name) == 1 else f"untuned ({'; '.join(setting.name for setting in members)})",
-            runs,
-        )
-        for name, (runs, members) in zip(short, found.values(), strict=True)
-    ]
+    short = [_in_common(members) if len(found) > 1 else _UNTUNED for _, members in found.values()]
+    named = []
+    for name, (runs, members) in zip(short, found.values(), strict=True):
+        if short.count(name) > 1:
+            # Several have these values in common, and are told apart by all settings that begin from them.
+            name = f"{_UNTUNED} ({'; '.join(setting.name for setting in members)})"
+        titled = (dataclasses.replace(run, title=run.title.replace(_UNTUNED, name, 1)) for run in runs)
+        named.append((name, tuple(titled)))
+    return named
 
 
 def _in_common(settings: Sequence[Setting]) -> str:
@@ -263,7 +262,7 @@ def _in_common(settings: Sequence[Setting]) -> str:
         for factor, value in first.values.items()
         if all(setting.values[factor] == value for setting in others)
     )
-    return ", ".join(["untuned", *common])
+    return ", ".join([_UNTUNED, *common])
 
 
 def _evaluations(design: Design, best: bool) -> tuple[Evaluation, ...]:

@@ -67,24 +67,26 @@ def write_results(plan: Plan, answers, settings=SETTINGS, tasks=tuple(TASKS)) ->
     for setting in settings:
         for seed, by_task in zip(plan.design.seeds, answers[setting], strict=False):
             name = _run(SETTINGS.index(setting), seed)
-            lines = [
-                _line(task, shots, row, right)
-                for task in tasks
-                for shots, found in by_task[task].items()
-                for row, right in enumerate(found)
-            ]
-            cards = {
-                task: TaskCard(
-                    name=task, benchmark=task[0], category=TASKS[task][1], metrics=("exact_match",)
-                )
-                for task in tasks
-            }
-            scores = aggregate(lines, cards, {task: TASKS[task][0] for task in tasks}, resamples=50)
-            folder = work.results_folder(plan.directory, name, SUITE.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            work.write_json(folder / SCORES, scores)
+            write_answers(work.results_folder(plan.directory, name, SUITE.name), by_task, tasks)
             work.write_json(plan.directory / "runs" / name / work.TRAINED, {})
+
+
+def write_answers(folder: pathlib.Path, by_task, tasks=tuple(TASKS)) -> None:
+    """The results of one evaluation."""
+    lines = [
+        _line(task, shots, row, right)
+        for task in tasks
+        for shots, found in by_task[task].items()
+        for row, right in enumerate(found)
+    ]
+    cards = {
+        task: TaskCard(name=task, benchmark=task[0], category=TASKS[task][1], metrics=("exact_match",))
+        for task in tasks
+    }
+    scores = aggregate(lines, cards, {task: TASKS[task][0] for task in tasks}, resamples=50)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    work.write_json(folder / SCORES, scores)
 
 
 def _run(number: int, seed: int) -> str:

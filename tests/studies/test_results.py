@@ -16,7 +16,8 @@ from iml.evaluation.scores.comparison import compare
 from iml.studies import work
 from iml.studies.report import write_report
 from iml.studies.results import ALL, collect, find_result
-from tests.studies import made_up
+from iml.study import study
+from tests.studies import made_up, tiny
 from tests.studies.made_up import SEEDS, SETTINGS, SHOTS, TASKS
 
 CATEGORIES = sorted({(level, category) for level, category, _ in TASKS.values()})
@@ -135,6 +136,27 @@ def test_what_is_missing_is_said_and_does_not_count(tmp_path, answers):
     write_report(plan)
     text = (plan.folder / "study.md").read_text()
     assert "100 %: it broke" in text and "a.one" in text
+
+
+def test_settings_are_compared_on_the_suites_that_both_are_asked(tmp_path, answers, capsys):
+    lines = (
+        "Design.suites = {'first': (), 'second': 'Suite.max_prompts_per_task = 3'}",
+        "Factor.suites = {'2': 'first', 'none': 'second'}",
+        "Design.seeds = (4, 5)",
+    )
+    design, plan = tiny.read_design(tmp_path, *lines), tiny.plan(tmp_path, *lines)
+    for row in plan.rows[1:]:
+        for evaluation in row.evaluations.values():
+            made_up.write_answers(
+                work.results_folder(plan.directory, row.runs[0], evaluation), answers["10 %"][0]
+            )
+    assert study(design, str(plan.directory), compare=("2", "8")) == {}
+    told = capsys.readouterr().out
+    assert "8 less 2, first" in told and "second: not compared" in told and "of seed 4" in told
+    with pytest.raises(InputError, match="'2' and 'none' are asked no suite in common"):
+        study(design, str(plan.directory), compare=("2", "none"))
+    with pytest.raises(InputError, match="no setting, run or folder '16'"):
+        study(design, str(plan.directory), compare=("2", "16"))
 
 
 def test_the_report_s_files(plan, tmp_path):

@@ -98,6 +98,8 @@ def test_an_untuned_model_for_each_size(tmp_path):
     found = names(tmp_path, sizes)
     assert {"untuned, small", "untuned, large"} <= found.keys()
     assert found["untuned, small"] != found["untuned, large"]
+    plan = tiny.plan(tmp_path, VALUES.format(sizes), "Design.baseline = 'small'", "Design.seeds = (1, 2)")
+    assert [run.title for run in plan.runs[1:3]] == ["untuned, small, seed 2", "untuned, large, seed 1"]
 
 
 def test_untuned_models_with_nothing_in_common_are_called_by_their_settings(tmp_path):

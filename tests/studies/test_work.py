@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,18 @@ def test_a_task_that_failed_is_asked_again(tmp_path, capsys, own_programs):
     assert not work.is_finished(plan.directory, run)
     assert study(design, studies) == results and work.is_finished(plan.directory, run)
     assert (folder / work.TIMES).read_bytes() == times, "what a part of a run took is no time of a run"
+
+
+@pytest.mark.parametrize("asked", [{"dry_run": True}, {"report": True}, {"compare": ("2", "8")}])
+def test_what_trains_nothing_makes_no_store(tmp_path, asked):
+    design = tiny.read_design(tmp_path, "Base.prepare = ('runs/quickstart/prepare.gin',)")
+    shutil.rmtree(tmp_path / "store")
+    made = (
+        f"python -m iml.prepare --gin_file=runs/quickstart/prepare.gin --gin.STORE_DIR={tmp_path / 'store'}"
+    )
+    with pytest.raises(InputError, match=f"no example store here. Make it: {made}"):
+        study(design, str(tmp_path / "studies"), **asked)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.gin"]
 
 
 def test_what_begins_from_a_failed_run_fails_too(tmp_path, own_programs):
