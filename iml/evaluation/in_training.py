@@ -88,9 +88,9 @@ class InTraining:
         """
         folder = os.path.join(self.run_dir, FOLDER, str(step))  # noqa: PTH118 (may be a bucket)
         with mirrored(folder, jax.process_index() == 0) as local:
-            return self._evaluate(step, params, local)
+            return self._evaluate(step, params, local, heed)
 
-    def _evaluate(self, step: int, params: Params, folder: str) -> dict[str, float]:
+    def _evaluate(self, step: int, params: Params, folder: str, heed: Callable[[], None]) -> dict[str, float]:
         """As `__call__`, into a local folder."""
         clock = efficiency.Clock()
         with clock.phase("load"):
