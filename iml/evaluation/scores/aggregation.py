@@ -7,7 +7,6 @@ holds.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,8 +18,8 @@ from iml.bench.card import TaskCard
 from iml.errors import InputError
 from iml.evaluation.metrics import METRICS, Answer, accuracy
 from iml.evaluation.metrics.base import CorpusMetric
-from iml.evaluation.metrics.labels import probabilities
-from iml.evaluation.scores.calibration import calibrate
+from iml.evaluation.scores.calibration import calibration
+from iml.evaluation.scores.robustness import robustness, spread
 from iml.evaluation.scores.uncertainty import RESAMPLES, interval
 from iml.evaluation.scores.units import (
     Measure,
@@ -118,12 +117,10 @@ def aggregate(
             "metric": card.metrics[0],
             "cells": cells(unit, shots),
             "uncomputed": dict(uncomputed),
-            "metrics": {m: _plain(found) for m, found in ({card.metrics[0]: unit} | others).items()},
-            "scorers": {found: _plain(picked) for found, picked in picks.items()},
-            "templates": _spread(
-                lines, partial(task_unit, card, level, measure=main, resamples=0, seed=seed)
-            ),
-            "calibration": _calibration(ranked, scorer),
+            "metrics": {m: found.plain for m, found in ({card.metrics[0]: unit} | others).items()},
+            "scorers": {found: picked.plain for found, picked in picks.items()},
+            "templates": spread(lines, partial(task_unit, card, level, measure=main, resamples=0, seed=seed)),
+            "calibration": calibration(ranked, scorer),
             "prompts": len(lines),
             "flags": dict(sorted(Counter(flag for line in lines for flag in _flags(line)).items())),
         }
@@ -153,11 +150,11 @@ def aggregate(
             for found, rows in sorted(by_scorer.items())
         },
         "calibration": {
-            level: _calibration([line for line in lines_of[level] if line["picks"]], scorer)
+            level: calibration([line for line in lines_of[level] if line["picks"]], scorer)
             for level in by_level(units)
         },
         "robustness": {
-            level: _robustness([tasks[unit.name]["templates"] for unit in rows])
+            level: robustness([tasks[unit.name]["templates"] for unit in rows])
             for level, rows in by_level(units).items()
         },
         "failures": dict(sorted((failures or {}).items())),
@@ -276,64 +273,6 @@ def _metric(line: Prediction, name: str) -> float:
 def _answer(line: Prediction, scorer: str) -> Answer:
     scores = line.get("scores", {}).get(scorer, ())
     return Answer(line["prediction"], line["references"], line["candidates"], scores, line["uid"])
-
-
-def _plain(unit: Unit) -> dict[str, float]:
-    """By shots, the score alone."""
-    return {str(shots): float(found[0]) for shots, found in unit.values.items()}
-
-
-def _spread(lines: Sequence[Prediction], score: Callable[..., Unit]) -> dict[str, dict[str, float]]:
-    """By shots, how far the templates' scores lie apart; only of tasks with several templates."""
-    templates = group(lines, lambda line: line.get("template") or "")
-    if len(templates) < 2:
-        return {}
-    found = [_plain(score(lines=rows)) for rows in templates.values()]
-    spread = {}
-    for shots in sorted({key for scores in found for key in scores}, key=int):
-        scores = [values[shots] for values in found if shots in values]
-        spread[shots] = {
-            "templates": len(scores),
-            "min": min(scores),
-            "max": max(scores),
-            "std": float(np.std(scores)),
-        }
-    return spread
-
-
-def _robustness(spreads: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """By shots, the mean of tasks' spreads over their templates."""
-    found = {}
-    for shots in sorted({key for spread in spreads for key in spread}, key=int):
-        rows = [spread[shots] for spread in spreads if shots in spread]
-        found[shots] = {
-            "tasks": len(rows),
-            "std": float(np.mean([row["std"] for row in rows])),
-            "range": float(np.mean([row["max"] - row["min"] for row in rows])),
-        }
-    return found
-
-
-def _calibration(lines: Sequence[Prediction], scorer: str) -> dict[str, dict[str, Any]]:
-    """By shots, the calibration of the ranked answers whose scores are kept and finite."""
-    found = {}
-    for shots, rows in group(lines, lambda line: line["shots"]).items():
-        rows = [line for line in rows if _finite(line.get("scores", {}).get(scorer))]
-        # The order of lines must not matter, not even to the last bit.
-        choices = sorted(
-            (
-                float(max(probabilities(line["scores"][scorer]))),
-                accuracy(line["prediction"], line["references"]) > 0,
-            )
-            for line in rows
-        )
-        if choices:
-            found[str(shots)] = calibrate(*zip(*choices, strict=True))
-    return found
-
-
-def _finite(scores: Sequence[float] | None) -> bool:
-    return bool(scores) and all(map(math.isfinite, scores))
 
 
 def _flags(line: Prediction) -> list[str]:

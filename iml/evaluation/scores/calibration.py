@@ -7,10 +7,15 @@ arXiv 1706.04599, equation 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from iml.evaluation.metrics import accuracy
+from iml.evaluation.metrics.labels import probabilities
+from iml.evaluation.scores.units import Prediction, group
 
 #: Bins of equal width over the confidences from 0 to 1, as in Guo et al.
 BINS = 15
@@ -52,3 +57,25 @@ def calibrate(confidences: Sequence[float], right: Sequence[bool], bins: int = B
             for low, high, size, mean, share in rows
         ],
     }
+
+
+def calibration(lines: Sequence[Prediction], scorer: str) -> dict[str, dict[str, Any]]:
+    """By shots, the calibration of the ranked answers whose scores are kept and finite."""
+    found = {}
+    for shots, rows in group(lines, lambda line: line["shots"]).items():
+        rows = [line for line in rows if _finite(line.get("scores", {}).get(scorer))]
+        # The order of lines must not matter, not even to the last bit.
+        choices = sorted(
+            (
+                float(max(probabilities(line["scores"][scorer]))),
+                accuracy(line["prediction"], line["references"]) > 0,
+            )
+            for line in rows
+        )
+        if choices:
+            found[str(shots)] = calibrate(*zip(*choices, strict=True))
+    return found
+
+
+def _finite(scores: Sequence[float] | None) -> bool:
+    return bool(scores) and all(map(math.isfinite, scores))

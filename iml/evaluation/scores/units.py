@@ -61,6 +61,11 @@ class Unit:
     values: Mapping[int, np.ndarray]
     examples: Mapping[int, int]
 
+    @property
+    def plain(self) -> dict[str, float]:
+        """By shots, the score alone."""
+        return {str(shots): float(found[0]) for shots, found in self.values.items()}
+
 
 def task_unit(
     card: TaskCard, level: str, lines: Sequence[Prediction], measure: Measure, resamples: int, seed: int
