@@ -35,6 +35,8 @@ class Suite:
       with_eos: whether the end of the document counts as part of a candidate; both may be given.
       primary_scorer: the one whose choice is the prediction; "_eos" is added to its name where it counts EOS.
       metric: the metric that is aggregated, in place of the first of each task's card; None for that.
+      over_instances: whether scores are also averaged over all examples, whatever their task, as the official
+        metric of Super-NaturalInstructions does; beside the means of means, not in their place.
       decoding: how answers are generated.
       split_scheme: name or path of the scheme that gives tasks their levels.
       databases: the folder in which execution accuracy finds databases, `<name>/*.sqlite`; "" for none, and the
@@ -56,6 +58,7 @@ class Suite:
     with_eos: Sequence[bool] = (True, False)
     primary_scorer: str = "sum_eos"
     metric: str | None = None
+    over_instances: bool = False
     decoding: Decoding = Decoding()  # noqa: RUF009 (frozen)
     split_scheme: str = "opt_iml"
     databases: str = ""

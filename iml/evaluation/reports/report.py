@@ -126,7 +126,7 @@ def _markdown(results: Sequence[Result], changes: Sequence[Changes]) -> str:
     parts += [markdown_grid(quality.level_change_grid(change)) for change in changes if not change.problem]
     for kind in ("categories", "benchmarks"):
         parts += [_markdown_table(table, titles) for _, table in tables.nested_tables(scores, kind)]
-    for table in (tables.group_table(scores), tables.scorer_table(scores)):
+    for table in (tables.instance_table(scores), tables.group_table(scores), tables.scorer_table(scores)):
         if table.rows:
             parts.append(_markdown_table(table, titles))
     for grid in (

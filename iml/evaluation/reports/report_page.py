@@ -42,7 +42,11 @@ def render(results: Sequence[Result], changes: Sequence[Changes]) -> str:
         ("Benchmarks", _nested(scores, titles, "benchmarks")),
         *(
             (found.title, _table(found, titles))
-            for found in (tables.group_table(scores), tables.scorer_table(scores))
+            for found in (
+                tables.instance_table(scores),
+                tables.group_table(scores),
+                tables.scorer_table(scores),
+            )
         ),
         ("Calibration", _calibration(results, titles)),
         ("Robustness over templates", _quality(quality.robustness_grid(results))),

@@ -191,6 +191,34 @@ def task_table(results: Sequence[Scores]) -> Table:
     )
 
 
+def instance_table(results: Sequence[Scores]) -> Table:
+    """Means over all examples, of suites that ask for them."""
+    found = [result.get("instances", {}) for result in results]
+    rows = {
+        (metric, name): [
+            _cells(cells, metric, *(("categories", name) if name else ("overall",))) for cells in found
+        ]
+        for metric in _keys(found)
+        for name in (
+            "",
+            *sorted(set(_keys(cells[metric]["categories"] for cells in found if metric in cells))),
+        )
+    }
+    return _table(
+        "Means over instances",
+        "All examples count alike, whatever their task: the rule of Super-NaturalInstructions' official metric.",
+        ("metric", "category", "tasks", "examples"),
+        results,
+        rows,
+        lambda key, cells: (
+            key[0],
+            key[1] or "all",
+            _latest(cells, "tasks"),
+            _latest(cells, "examples"),
+        ),
+    )
+
+
 def scorer_table(results: Sequence[Scores]) -> Table:
     """Scorers of candidates side by side, on the tasks that are ranked."""
     rows = {

@@ -31,6 +31,7 @@ from iml.evaluation.scores.units import (
     join_categories,
     join_parents,
     mean,
+    mean_over_instances,
     task_unit,
 )
 
@@ -77,6 +78,9 @@ def aggregate(
       scorers: {scorer: {level: cells}}, accuracy over the ranked tasks by each scorer's choice
       calibration: {level: {shots: calibration}}, over all ranked prompts of a level
       robustness: {level: {shots: {tasks, std, range}}}, means over the tasks that have several templates
+      instances: {metric: {"overall": cells, "categories": {name: cells}}}, means over all examples, whatever their
+        task and level, by the metrics of single answers that every task has; {} if the header's suite does not ask
+        for it
       shots, header, failures
 
     Raises:
@@ -89,6 +93,8 @@ def aggregate(
     shots = sorted({line["shots"] for lines in by_task.values() for line in lines})
     units: list[Unit] = []
     by_scorer: dict[str, list[Unit]] = {}
+    by_metric: dict[str, list[Unit]] = {}
+    over_instances = (header or {}).get("suite", {}).get("over_instances", False)
     tasks = {}
     for name, lines in by_task.items():
         card, level = cards[name], levels[name]
@@ -104,10 +110,13 @@ def aggregate(
             by_scorer.setdefault(found, []).append(picked)
         uncomputed = next((line["uncomputed"] for line in lines if "uncomputed" in line), {})
         others = {
-            m: task_unit(card, level, lines, measure(m, scorer), 0, seed)
+            m: task_unit(card, level, lines, measure(m, scorer), resamples if over_instances else 0, seed)
             for m in card.metrics[1:]
             if m not in uncomputed
         }
+        by_name = {card.metrics[0]: unit} | others
+        for m, found in by_name.items():
+            by_metric.setdefault(m, []).append(found)
         tasks[name] = {
             "level": level,
             "category": card.category,
@@ -117,7 +126,7 @@ def aggregate(
             "metric": card.metrics[0],
             "cells": cells(unit, shots),
             "uncomputed": dict(uncomputed),
-            "metrics": {m: found.plain for m, found in ({card.metrics[0]: unit} | others).items()},
+            "metrics": {m: found.plain for m, found in by_name.items()},
             "scorers": {found: picked.plain for found, picked in picks.items()},
             "templates": spread(lines, partial(task_unit, card, level, measure=main, resamples=0, seed=seed)),
             "calibration": calibration(ranked, scorer),
@@ -156,6 +165,11 @@ def aggregate(
         "robustness": {
             level: robustness([tasks[unit.name]["templates"] for unit in rows])
             for level, rows in by_level(units).items()
+        },
+        "instances": {
+            metric: _instance_cells(rows, shots)
+            for metric, rows in by_metric.items()
+            if over_instances and len(rows) == len(units) and measure(metric).metric is None
         },
         "failures": dict(sorted((failures or {}).items())),
     }
@@ -242,6 +256,16 @@ def _benchmark_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, C
     """Of units before they are joined over benchmarks: a benchmark's mean over its categories."""
     groups = group(units, lambda unit: unit.benchmarks[0])
     return {name: cells(mean(join_categories(rows), name), shots) for name, rows in groups.items()}
+
+
+def _instance_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Any]:
+    categories = group(units, lambda unit: unit.category)
+    return {
+        "overall": cells(mean_over_instances(units, "overall"), shots),
+        "categories": {
+            name: cells(mean_over_instances(rows, name), shots) for name, rows in categories.items()
+        },
+    }
 
 
 def _describe(unit: Unit, shots: Sequence[int]) -> dict[str, Any]:

@@ -194,6 +194,17 @@ def mean(units: Sequence[Unit], name: str) -> Unit:
     )
 
 
+def mean_over_instances(units: Sequence[Unit], name: str) -> Unit:
+    """The mean over all examples of units, so that one counts by how many it has."""
+    whole = mean(units, name)
+    values = {}
+    for shots in whole.values:
+        rows = [unit for unit in units if shots in unit.values]
+        sizes = [unit.examples[shots] for unit in rows]
+        values[shots] = np.average([unit.values[shots] for unit in rows], axis=0, weights=sizes)
+    return dataclasses.replace(whole, values=values)
+
+
 def by_level(units: Sequence[Unit]) -> dict[str, list[Unit]]:
     """Units by level, the levels in their own order."""
     groups = group(units, lambda unit: unit.level)
