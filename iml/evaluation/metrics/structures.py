@@ -6,7 +6,7 @@ import re
 
 from iml.evaluation.metrics.base import best
 
-_FLOAT = re.compile(r"[+-]\d+\.?\d*|\d*\.?\d*")
+_FLOAT = re.compile(r"[+-][0-9]+\.?[0-9]*|[0-9]*\.?[0-9]*")
 #: A slot with such a value is one that was not filled.
 _UNFILLED = ("not mentioned", "none")
 _QUERY_TOKEN = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|[<>!]=|\w+(?:\.\w+)*|\S")
