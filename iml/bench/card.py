@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -40,6 +41,9 @@ class TaskCard:
       licence: licence of the data.
       url: home of the data.
       languages: languages of the output.
+      drawn_together: regular expression of the beginning of an example's uid that names its passage, where several
+        examples are about one: those of a passage are not independent, and intervals draw them together. "" where
+        each example stands alone.
     """
 
     name: str
@@ -52,13 +56,24 @@ class TaskCard:
     licence: str = ""
     url: str = ""
     languages: tuple[str, ...] = ("English",)
+    drawn_together: str = ""
+
+    def __post_init__(self):
+        try:
+            re.compile(self.drawn_together)
+        except re.error as error:
+            raise InputError(f"not a regular expression ({error})", field="drawn_together") from error
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         return cls(**_checked(cls, record, "card"))
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        # Fingerprints hash this: those of tasks without passages stay what they were before the field.
+        if not self.drawn_together:
+            del fields["drawn_together"]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

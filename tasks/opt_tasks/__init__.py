@@ -89,6 +89,7 @@ def _add(name: str, task: Mapping[str, Any], paths: Mapping[str, str]) -> None:
             category=canonical_category(BENCHMARK, task["category"]),
             source=task["source"],
             metrics=("exact_match",) if task["form"] in GENERATED else ("accuracy",),
+            drawn_together=task.get("drawn_together", ""),
         ),
         source=seqio_bridge.PythonSource(
             read=functools.partial(read, name, paths),

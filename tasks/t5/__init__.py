@@ -184,4 +184,5 @@ def card(name: str) -> TaskCard:
         metrics=tuple(definition.get("metrics", ("accuracy",) if ranked else ("rouge_l", "exact_match"))),
         url=definition["url"],
         languages=(definition.get("language", "English"),),
+        drawn_together=definition.get("drawn_together", ""),
     )

@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
 pytest.importorskip("seqio")
 
 from iml.bench import registry
+from iml.bench.card import TaskCard
 from iml.errors import InputError
 from tasks import opt_tasks
 from tasks.opt_tasks.forms import FORMS
@@ -55,6 +57,13 @@ def test_every_genuine_file_is_read(real_data):
                 assert example.source == example.source.strip()
                 assert bool(example.candidates) == (card.metrics == ("accuracy",))
                 assert not example.candidates or example.target in example.candidates
+        if name == "multirc":
+            passages = {re.match(card.drawn_together, e.uid)[0] for e in found["validation"]}
+            asked = {e.source.partition("\nQuestion:")[0] for e in found["validation"]}
+            assert len(passages) == len(asked) < len(found["validation"])
+            assert TaskCard.from_json(card.to_json()) == card
+        else:
+            assert "drawn_together" not in card.to_json()
         path = task["files"]["validation"][0]
         if path.startswith("opt_tasks/") and path.endswith(".jsonl"):
             raw = lines(real_data / path)

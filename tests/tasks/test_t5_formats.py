@@ -1,6 +1,7 @@
 """T5's releases: the manifest's counts, files in the original formats, words and marks, bad files, TFDS."""
 
 import json
+import re
 
 import pytest
 
@@ -193,3 +194,5 @@ def test_a_row_of_multirc_is_named_by_its_question_in_both_releases(tmp_path):
         uids.append([e.uid for e in registered.read("t5.super_glue_multirc")["validation"]])
     registered.clear()
     assert uids == [["1-0-0", "1-0-1"], ["3-4-5", "3-4-6"]]
+    passage = t5.card("super_glue_multirc").drawn_together
+    assert [re.match(passage, found[0])[0] for found in uids] == ["1", "3"]

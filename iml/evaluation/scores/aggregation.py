@@ -73,8 +73,8 @@ def aggregate(
       categories, benchmarks: {level: {name: cells}}
       groups: {level: [{name, category, benchmarks, tasks, cells}]}, the parents and what was joined over
         benchmarks
-      tasks: {task: {level, category, benchmark, source, parent, metric, cells, metrics, uncomputed, scorers,
-        templates, calibration, prompts, flags}}; why metrics of it are uncomputed
+      tasks: {task: {level, category, benchmark, source, parent, drawn_together, metric, cells, metrics,
+        uncomputed, scorers, templates, calibration, prompts, flags}}; why metrics of it are uncomputed
       scorers: {scorer: {level: cells}}, accuracy over the ranked tasks by each scorer's choice
       calibration: {level: {shots: calibration}}, over all ranked prompts of a level
       robustness: {level: {shots: {tasks, std, range}}}, means over the tasks that have several templates
@@ -123,6 +123,7 @@ def aggregate(
             "benchmark": card.benchmark,
             "source": card.source,
             "parent": card.parent,
+            "drawn_together": card.drawn_together,
             "metric": card.metrics[0],
             "cells": cells(unit, shots),
             "uncomputed": dict(uncomputed),
@@ -207,6 +208,7 @@ def scored_card(name: str, told: Mapping[str, Any]) -> TaskCard:
         category=told["category"],
         source=told.get("source", ""),
         parent=told.get("parent", ""),
+        drawn_together=told.get("drawn_together", ""),
         metrics=(told["metric"],),
     )
 

@@ -7,6 +7,7 @@ scores and of each resample alike.
 from __future__ import annotations
 
 import dataclasses
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,11 +73,12 @@ def task_unit(
 ) -> Unit:
     """A task's scores, and those of resamples.
 
-    An example is drawn with all its prompts and all numbers of shots, for these are not independent. What is no
+    An example is drawn with all its prompts and all numbers of shots, and with those of the same passage where the
+    card or the metric names passages, for these are not independent. What is no
     mean over answers is scored template by template; the templates' scores are averaged by their prompts.
     Draws depend on the seed, the task's name and how many examples there are: two models' units are paired.
     """
-    cluster = measure.metric.cluster if measure.metric else lambda uid: uid
+    cluster = _cluster(card, measure)
     names = sorted({cluster(line["uid"]) for line in lines})
     row = {name: i for i, name in enumerate(names)}
     shots = sorted({line["shots"] for line in lines})
@@ -102,6 +104,14 @@ def task_unit(
     )
 
 
+def _cluster(card: TaskCard, measure: Measure) -> Callable[[str], str]:
+    """What names the examples that are drawn together, from an example's uid."""
+    if card.drawn_together:
+        pattern = re.compile(card.drawn_together)
+        return lambda uid: found[0] if (found := pattern.match(uid)) else uid
+    return measure.metric.cluster if measure.metric else lambda uid: uid
+
+
 #: Scores and sizes [sets] of weighted clusters [sets, clusters].
 _Part = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -112,7 +122,9 @@ def _parts(
     """What is scored on its own: all lines for a mean, those of one template for another metric."""
     if measure.metric is None:
         # The order of lines must not matter, not even to the last bit.
-        pairs = zip((row[line["uid"]] for line in lines), measure.statistics(lines)[:, 0], strict=True)
+        pairs = zip(
+            (row[cluster(line["uid"])] for line in lines), measure.statistics(lines)[:, 0], strict=True
+        )
         places, scores = map(np.array, zip(*sorted(pairs), strict=True))
         totals, counts = np.bincount(places, scores, len(row)), np.bincount(places, minlength=len(row))
         return [lambda times: (ratio(times @ totals, times @ counts), times @ counts.astype(np.float64))]

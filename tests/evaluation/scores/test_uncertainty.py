@@ -1,14 +1,18 @@
 """Intervals, paired comparison and calibration against scipy, known values and what must hold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from iml.errors import InputError
 from iml.evaluation.metrics import METRICS, Answer
 from iml.evaluation.scores import uncertainty
-from iml.evaluation.scores.aggregation import aggregate
+from iml.evaluation.scores.aggregation import aggregate, result_units
 from iml.evaluation.scores.calibration import calibrate
 from iml.evaluation.scores.comparison import compare
+from iml.evaluation.scores.uncertainty import interval
+from tasks import opt_tasks
 from tests.evaluation.predictions import make_card, make_prediction, make_predictions
 
 RNG = np.random.default_rng(1)
@@ -53,6 +57,36 @@ def test_what_belongs_together_is_drawn_together():
     apart = [Answer(a.prediction, a.references, uid=str(i)) for i, a in enumerate(tenfold)]
     naive = np.std(uncertainty.bootstrap(METRICS["accuracy"], apart, 2000)[1])
     assert together == pytest.approx(alone, rel=0.1) and naive < 0.4 * together
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+def test_answers_about_one_passage_are_drawn_together(metric):
+    """Ten copies of each answer in a passage of their own tell no more than one; MultiRC's card says so."""
+    card = make_card("a.x", metrics=(metric, "accuracy"))
+    passages = dataclasses.replace(card, drawn_together=opt_tasks.definitions()["multirc"]["drawn_together"])
+    answers = labelled(100)
+    lines = [
+        make_prediction(
+            "a.x", 0, 10 * i + k, 0, prediction=a.prediction, references=a.references, candidates=list(NAMES),
+            uid=f"validation-{i}-{k // 5}-{k % 5}",
+        )
+        | {"metrics": {"accuracy": 100.0 * (a.prediction in a.references)}}
+        for i, a in enumerate(answers)
+        for k in range(10)
+    ]  # fmt: skip
+
+    def spread(card, lines):
+        scores = aggregate(lines, {"a.x": card}, {"a.x": "supervised"}, resamples=2000)
+        # What scores.json tells of the task is enough to draw alike.
+        [unit] = result_units(scores, lines, ["a.x"], resamples=2000)
+        cell = scores["tasks"]["a.x"]["cells"]["0"]
+        assert interval(unit.values[0][1:]) == (cell["low"], cell["high"])
+        assert cell["examples"] == len(lines)
+        return cell["high"] - cell["low"]
+
+    together = spread(passages, lines)
+    assert together == pytest.approx(spread(card, lines[::10]), rel=0.1)
+    assert spread(card, lines) < 0.45 * together
 
 
 def test_a_corpus_metric_is_scored_by_template_and_drawn_by_example():
