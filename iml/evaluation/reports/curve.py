@@ -17,13 +17,14 @@ import numpy as np
 from iml.errors import InputError
 from iml.evaluation.reports.tables import Score
 from iml.evaluation.results.result import Result
-from iml.evaluation.scores.aggregation import AVERAGE, cells, result_units
-from iml.evaluation.scores.uncertainty import RESAMPLES, interval, p_value
+from iml.evaluation.scores.aggregation import AVERAGE, bounds, cells, result_units
+from iml.evaluation.scores.uncertainty import RESAMPLES, p_value
 from iml.evaluation.scores.units import (
     Unit,
     by_level,
     join_categories,
     mean,
+    over_tasks,
 )
 
 Cells = Mapping[str, Mapping[str, Any]]
@@ -93,12 +94,10 @@ def draw(results: Mapping[int, Result], resamples: int = RESAMPLES, seed: int = 
     shots = tuple(results[steps[-1]].scores["shots"])
     _check_asked_the_same([results[step] for step in steps])
     units = {
-        step: join_categories(
-            result_units(results[step].scores, results[step].predictions, common, resamples, seed)
-        )
+        step: result_units(results[step].scores, results[step].predictions, common, resamples, seed)
         for step in steps
     }
-    whole = {step: mean(found, "average") for step, found in units.items()}
+    whole = {step: mean(join_categories(found), "average") for step, found in units.items()}
     # What is picked by needs every number of shots; a task set that lacks one is averaged over those it has.
     picked = {
         step: np.mean([unit.values[n] for n in sorted(unit.values)], axis=0) for step, unit in whole.items()
@@ -108,8 +107,11 @@ def draw(results: Mapping[int, Result], resamples: int = RESAMPLES, seed: int = 
         Point(
             step,
             results[step].title,
-            _average_cells(whole[step], picked[step], shots),
-            {level: cells(mean(rows, level), shots) for level, rows in by_level(units[step]).items()},
+            _average_cells(whole[step], picked[step], shots, over_tasks(units[step], seed)),
+            {
+                level: cells(mean(join_categories(rows), level), shots, over_tasks(rows, seed))
+                for level, rows in by_level(units[step]).items()
+            },
             _difference(picked[chosen] - picked[step]),
         )
         for step in steps
@@ -120,27 +122,26 @@ def draw(results: Mapping[int, Result], resamples: int = RESAMPLES, seed: int = 
 def scores(curve: Curve, key: str, level: str | None = None) -> list[Score]:
     """One line of the curve: the average, or a level, at a number of shots or `AVERAGE`."""
     found = [point.average if level is None else point.levels.get(level, {}) for point in curve.points]
-    return [
-        Score(cell[key]["mean"], cell[key]["low"], cell[key]["high"]) if key in cell else Score(None)
-        for cell in found
-    ]
+    return [Score.of(cell[key]) if key in cell else Score(None) for cell in found]
 
 
-def _average_cells(unit: Unit, values: np.ndarray, shots: Sequence[int]) -> Cells:
-    low, high = interval(values[1:])
+def _average_cells(
+    unit: Unit, values: np.ndarray, shots: Sequence[int], wider: Mapping[int, np.ndarray]
+) -> Cells:
     average = {
         "mean": float(values[0]),
-        "low": low,
-        "high": high,
+        **bounds(values[1:]),
         "tasks": len(unit.tasks),
         "examples": max(unit.examples.values()),
     }
-    return {**cells(unit, shots), AVERAGE: average}
+    samples = [wider[number] for number in sorted(wider)]
+    if samples and len(samples[0]):
+        average["over_tasks"] = bounds(np.mean(samples, axis=0))
+    return {**cells(unit, shots, wider), AVERAGE: average}
 
 
 def _difference(values: np.ndarray) -> dict[str, Any]:
-    low, high = interval(values[1:])
-    return {"difference": float(values[0]), "low": low, "high": high, "p": p_value(values[1:])}
+    return {"difference": float(values[0]), **bounds(values[1:]), "p": p_value(values[1:])}
 
 
 def _check_asked_the_same(results: Sequence[Result]) -> None:

@@ -24,7 +24,7 @@ JSON, MARKDOWN, PAGE = "curve.json", "curve.md", "curve.html"
 _RULE = (
     "A checkpoint's average is the mean over the categories of all levels, at each number of shots and then over "
     "these, as in section 4.1 of the paper (arXiv 2212.12017). The highest is picked; of equals, the earlier step. "
-    "Bands are 95 % bootstrap intervals over examples."
+    "Bands are 95 % bootstrap intervals over examples; the table also has those over the tasks of each category."
 )
 
 

@@ -145,7 +145,7 @@ def _label(text: str) -> Markup:
 
 
 def score_cell(score: Score) -> Markup:
-    """A score with its difference, its interval below."""
+    """A score with its difference, below it its interval and that over tasks."""
     if score.mean is None:
         return join(["–"])
     parts: list[str] = [f"{score.mean:.1f}"]
@@ -154,6 +154,8 @@ def score_cell(score: Score) -> Markup:
         parts.append(tag("span", score.change, class_=kind))
     if score.low is not None:
         parts.append(tag("small", f"{score.low:.1f}–{score.high:.1f}"))
+    if score.over_tasks is not None:
+        parts.append(tag("small", "tasks {:.1f}–{:.1f}".format(*score.over_tasks)))
     return join(parts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from iml.bench.levels import LEVELS
 from iml.evaluation.scores.aggregation import AVERAGE
@@ -33,18 +33,28 @@ class Score:
       mean: None where there is none.
       low, high: its 95 % interval, or None.
       difference: from the first result, or None.
+      over_tasks: the 95 % interval where tasks are drawn as well, or None.
     """
 
     mean: float | None
     low: float | None = None
     high: float | None = None
     difference: float | None = None
+    over_tasks: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, cell: Mapping[str, Any], difference: float | None = None) -> Self:
+        """From a cell of scores.json."""
+        wider = cell.get("over_tasks")
+        bounds = (wider["low"], wider["high"]) if wider else None
+        return cls(cell["mean"], cell["low"], cell["high"], difference, bounds)
 
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
         interval = "" if self.low is None else f" [{self.low:.1f}, {self.high:.1f}]"
-        return f"{self.mean:.1f}{interval}{self._bracketed}"
+        wider = "" if self.over_tasks is None else ", over tasks [{:.1f}, {:.1f}]".format(*self.over_tasks)
+        return f"{self.mean:.1f}{interval}{wider}{self._bracketed}"
 
     @property
     def short(self) -> str:
@@ -117,7 +127,8 @@ def level_table(results: Sequence[Scores]) -> Table:
         rows["all categories"] = overall
     return _table(
         "Levels",
-        "Mean over the categories of a level, and of all levels, with 95 % bootstrap intervals.",
+        "Mean over the categories of a level, and of all levels, with 95 % bootstrap intervals over examples. Over "
+        "tasks: those of each category are drawn as well, as if others of their kind might have been asked.",
         ("level", "tasks", "examples"),
         results,
         rows,
@@ -293,7 +304,7 @@ def _compare(cells: Sequence[Mapping[str, Any] | None]) -> tuple[Score, ...]:
             scores.append(Score(None))
             continue
         difference = cell["mean"] - first["mean"] if i and first is not None else None
-        scores.append(Score(cell["mean"], cell["low"], cell["high"], difference))
+        scores.append(Score.of(cell, difference))
     return tuple(scores)
 
 

@@ -32,6 +32,7 @@ from iml.evaluation.scores.units import (
     join_parents,
     mean,
     mean_over_instances,
+    over_tasks,
     task_unit,
 )
 
@@ -55,8 +56,9 @@ def aggregate(
     """Scores of tasks, groups, benchmarks, categories and levels; JSON-able.
 
     A cell is `{"mean", "low", "high", "tasks", "examples"}`, scores from 0 to 100, low and high the 95 %
-    bootstrap interval; cells are kept by the number of shots (a string) and, where a row has all numbers of
-    shots, under "average".
+    bootstrap interval over examples. Cells of levels, of their mean, of categories and of benchmarks also have
+    "over_tasks" with "low" and "high" where a category has several tasks: tasks are drawn, then their examples.
+    Cells are kept by the number of shots (a string) and, where a row has all numbers of shots, under "average".
 
     Args:
       predictions: of `iml.evaluation.runner`, in any order.
@@ -144,19 +146,28 @@ def aggregate(
     return {
         "header": dict(header or {}),
         "shots": shots,
-        "levels": _level_cells(joined, shots),
-        "overall": cells(mean(join_categories(joined), "overall"), shots) if joined else {},
+        "levels": _level_cells(joined, shots, seed),
+        "overall": _mean_cells(joined, "overall", shots, seed) if joined else {},
         "categories": {
-            level: {unit.category: cells(unit, shots) for unit in join_categories(rows)}
+            level: {
+                name: _mean_cells(part, name, shots, seed)
+                for name, part in group(rows, lambda unit: unit.category).items()
+            }
             for level, rows in by_level(joined).items()
         },
-        "benchmarks": {level: _benchmark_cells(rows, shots) for level, rows in by_level(parents).items()},
+        "benchmarks": {
+            level: {
+                name: _mean_cells(part, name, shots, seed)
+                for name, part in group(rows, lambda unit: unit.benchmarks[0]).items()
+            }
+            for level, rows in by_level(parents).items()
+        },
         "groups": {
             level: [_describe(unit, shots) for unit in rows] for level, rows in by_level(groups).items()
         },
         "tasks": tasks,
         "scorers": {
-            found: _level_cells(join_benchmarks(join_parents(rows)), shots)
+            found: _level_cells(join_benchmarks(join_parents(rows)), shots, seed)
             for found, rows in sorted(by_scorer.items())
         },
         "calibration": {
@@ -230,34 +241,45 @@ def measure(name: str, scorer: str = _SCORER) -> Measure:
     return Measure(lambda lines: metric.statistics([_answer(line, scorer) for line in lines]), metric)
 
 
-def cells(unit: Unit, shots: Sequence[int]) -> Cells:
-    """The cells of a unit, by shots."""
+def cells(unit: Unit, shots: Sequence[int], wider: Mapping[int, np.ndarray] | None = None) -> Cells:
+    """The cells of a unit, by shots.
+
+    Args:
+      wider: by shots the resamples where tasks are drawn as well, as of `units.over_tasks`.
+    """
+    wider = {str(number): samples for number, samples in (wider or {}).items() if len(samples)}
     values = {str(number): unit.values[number] for number in unit.values}
     examples = {str(number): unit.examples[number] for number in unit.values}
     if set(unit.values) == set(shots):
         values[AVERAGE] = np.mean([unit.values[number] for number in shots], axis=0)
         examples[AVERAGE] = max(examples.values())
+        if wider:
+            wider[AVERAGE] = np.mean(list(wider.values()), axis=0)
     return {
         key: {
             "mean": float(found[0]),
-            **dict(zip(("low", "high"), interval(found[1:]), strict=True)),
+            **bounds(found[1:]),
             "tasks": len(unit.tasks),
             "examples": examples[key],
+            **({"over_tasks": bounds(wider[key])} if key in wider else {}),
         }
         for key, found in values.items()
     }
 
 
-def _level_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
-    return {
-        level: cells(mean(join_categories(rows), level), shots) for level, rows in by_level(units).items()
-    }
+def bounds(samples: np.ndarray) -> dict[str, float | None]:
+    """The 95 % interval as entries of a cell."""
+    low, high = interval(samples)
+    return {"low": low, "high": high}
 
 
-def _benchmark_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Cells]:
-    """Of units before they are joined over benchmarks: a benchmark's mean over its categories."""
-    groups = group(units, lambda unit: unit.benchmarks[0])
-    return {name: cells(mean(join_categories(rows), name), shots) for name, rows in groups.items()}
+def _level_cells(units: Sequence[Unit], shots: Sequence[int], seed: int) -> dict[str, Cells]:
+    return {level: _mean_cells(rows, level, shots, seed) for level, rows in by_level(units).items()}
+
+
+def _mean_cells(units: Sequence[Unit], name: str, shots: Sequence[int], seed: int) -> Cells:
+    """Of the mean over the categories of units."""
+    return cells(mean(join_categories(units), name), shots, over_tasks(units, seed))
 
 
 def _instance_cells(units: Sequence[Unit], shots: Sequence[int]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ draws the tasks of each category: it tells what other tasks of the same kind may
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from iml.errors import InputError
 from iml.evaluation.scores.aggregation import AVERAGE, measure, primary_scorer, scored_card
-from iml.evaluation.scores.uncertainty import draws, interval, p_value
+from iml.evaluation.scores.uncertainty import interval, p_value
 from iml.evaluation.scores.units import (
     Prediction,
     Unit,
@@ -26,6 +25,7 @@ from iml.evaluation.scores.units import (
     join_categories,
     join_parents,
     mean,
+    over_tasks,
     task_unit,
 )
 
@@ -45,9 +45,9 @@ def compare(
     """The second result less the first; JSON-able.
 
     A cell is `{"difference", "low", "high", "p", "tasks", "examples"}`: the difference of scores from 0 to 100,
-    its 95 % interval and two-sided p-value over resampled examples; for categories and levels of several tasks
-    also "over_tasks" with "low", "high" and "p" where tasks are resampled as well. Cells are kept by shots, and
-    under "average" where a row has all of them.
+    its 95 % interval and two-sided p-value over resampled examples; for categories of several tasks, and
+    levels of such, also "over_tasks" with "low", "high" and "p" where tasks are resampled as well. Cells
+    are kept by shots, and under "average" where a row has all of them.
 
     Args:
       first, second: what `aggregation.aggregate` returned, and the predictions.
@@ -135,7 +135,7 @@ def difference_cells(units: Sequence[Unit], name: str, shots: Sequence[int], see
     """The cells of a level or of one category, from the differences of what its categories are the means of."""
     whole = mean(join_categories(units), name)
     values = dict(whole.values)
-    wider = _over_tasks(units, seed) if len(units) > 1 else {}
+    wider = over_tasks(units, seed)
     keys = {number: str(number) for number in values}
     if set(values) == set(shots):
         values[-1] = np.mean([values[number] for number in shots], axis=0)
@@ -158,19 +158,3 @@ def difference_cells(units: Sequence[Unit], name: str, shots: Sequence[int], see
             low, high = interval(wider[number])
             found[key]["over_tasks"] = {"low": low, "high": high, "p": p_value(wider[number])}
     return found
-
-
-def _over_tasks(units: Sequence[Unit], seed: int) -> dict[int, np.ndarray]:
-    """By shots, [resamples]: means of categories' means where each category's units are drawn too."""
-    by_category = group(units, lambda unit: unit.category)
-    shots = sorted({number for unit in units for number in unit.values})
-    found: dict[int, list[np.ndarray]] = {number: [] for number in shots}
-    for category, rows in by_category.items():
-        for number in shots:
-            values = [unit.values[number][1:] for unit in rows if number in unit.values]
-            if values:
-                rng = np.random.default_rng([seed, zlib.crc32(category.encode())])
-                stacked = np.stack(values, axis=1)
-                times = np.concatenate([np.zeros((0, len(values))), *draws(len(values), len(stacked), rng)])
-                found[number].append((times * stacked).sum(axis=1) / len(values))
-    return {number: np.mean(parts, axis=0) for number, parts in found.items()}

@@ -217,6 +217,34 @@ def mean_over_instances(units: Sequence[Unit], name: str) -> Unit:
     return dataclasses.replace(whole, values=values)
 
 
+def over_tasks(units: Sequence[Unit], seed: int) -> dict[int, np.ndarray]:
+    """By shots, float64 [resamples]: means of categories' means where units are drawn before their examples.
+
+    Each category's units are drawn with replacement among themselves, so that the categories stay what they are;
+    a unit that is drawn twice comes with two draws of its examples.
+
+    Returns:
+      {} where no category has several units, for then there is nothing to draw.
+    """
+    categories = group(units, lambda unit: (unit.level, unit.category))
+    if all(len(rows) == 1 for rows in categories.values()):
+        return {}
+    shots = sorted({number for unit in units for number in unit.values})
+    found: dict[int, list[np.ndarray]] = {number: [] for number in shots}
+    for names, rows in categories.items():
+        for number in shots:
+            values = [unit.values[number][1:] for unit in rows if number in unit.values]
+            if values:
+                rng = np.random.default_rng([seed, zlib.crc32("/".join(names).encode())])
+                stacked = np.stack(values, axis=1)
+                draws = rng.random((2, *stacked.shape))
+                resamples, places = (
+                    (share * size).astype(int) for share, size in zip(draws, stacked.shape, strict=True)
+                )
+                found[number].append(stacked[resamples, places].mean(axis=1))
+    return {number: np.mean(parts, axis=0) for number, parts in found.items()}
+
+
 def by_level(units: Sequence[Unit]) -> dict[str, list[Unit]]:
     """Units by level, the levels in their own order."""
     groups = group(units, lambda unit: unit.level)

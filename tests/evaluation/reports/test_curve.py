@@ -59,6 +59,22 @@ def test_a_step_is_picked_by_the_mean_over_categories_and_then_over_shots():
     assert all(score.low <= score.mean <= score.high for score in scores(curve, AVERAGE))
 
 
+def test_a_category_of_several_tasks_has_the_interval_over_tasks_too(monkeypatch, tmp_path):
+    monkeypatch.setitem(CATEGORIES, "a.also", "Reasoning")
+    steps = {
+        step: make_result({"a.known": {0: [known, 40], 5: [60]}, "a.also": {0: [90, 70], 5: [5]}})
+        for step, known in ((100, 10), (200, 30))
+    }
+    curve = draw(steps)
+    for step, point in zip(steps, curve.points, strict=True):
+        assert point.average == steps[step].scores["overall"]
+        assert point.levels == steps[step].scores["levels"]
+        assert point.average[AVERAGE]["over_tasks"]["low"] < point.average[AVERAGE]["low"]
+    curve_report.write_curve(tmp_path, curve)
+    assert "over tasks [" in (tmp_path / "curve.md").read_text()
+    assert "<small>tasks " in (tmp_path / "curve.html").read_text()
+
+
 def test_of_equals_the_earlier_step_is_picked():
     same = {"a.held": {0: [50, 60]}}
     assert draw({step: make_result(same) for step in (30, 10, 20)}).chosen == 10

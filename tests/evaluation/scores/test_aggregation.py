@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iml.errors import InputError
+from iml.evaluation.reports import page, tables
 from iml.evaluation.scores.aggregation import aggregate
 from tests.evaluation.predictions import make_card, make_prediction, make_predictions
 
@@ -121,6 +122,41 @@ def test_the_interval_is_that_of_the_mean():
     half = 1.96 * values.std() / 20
     assert cell["low"] == pytest.approx(values.mean() - half, abs=0.35)
     assert cell["high"] == pytest.approx(values.mean() + half, abs=0.35)
+
+
+def test_the_interval_over_tasks_tells_how_far_tasks_differ():
+    """Its variance is that of tasks drawn, plus that of their examples, over the number of tasks."""
+    rng = np.random.default_rng(2)
+    centres = rng.uniform(30, 70, 40)
+    values = [centre + rng.uniform(-20, 20, 25) for centre in centres]
+    pairs = [
+        (make_card(f"a.x{i}", category="many"), make_predictions(f"a.x{i}", {0: v, 5: v}))
+        for i, v in enumerate(values)
+    ]
+    pairs.append(
+        (make_card("b.y", category="one"), make_predictions("b.y", {0: [0, 100] * 50, 5: [50] * 100}))
+    )
+    scores = aggregate_simply(pairs, resamples=4000)
+    cell = scores["categories"]["supervised"]["many"]["0"]
+    means = [v.mean() for v in values]
+    error = np.sqrt((np.var(means) + np.mean([v.var() / 25 for v in values])) / 40)
+    wide = cell["over_tasks"]
+    assert wide["low"] == pytest.approx(cell["mean"] - 1.96 * error, abs=0.3)
+    assert wide["high"] == pytest.approx(cell["mean"] + 1.96 * error, abs=0.3)
+    assert wide["high"] - wide["low"] > 3 * (cell["high"] - cell["low"])
+    # The numbers of shots see the same tasks, so their mean is no surer than they.
+    average = scores["categories"]["supervised"]["many"]["average"]["over_tasks"]
+    assert average["high"] - average["low"] == pytest.approx(wide["high"] - wide["low"], rel=0.1)
+    # There is no other task to draw in place of a category's only one.
+    assert "over_tasks" not in scores["categories"]["supervised"]["one"]["0"]
+    whole = scores["levels"]["supervised"]["0"]
+    half = 1.96 * np.hypot(error, 50 / 10) / 2
+    assert whole["over_tasks"]["low"] == pytest.approx(whole["mean"] - half, abs=0.4)
+    assert scores["overall"]["0"]["over_tasks"] == whole["over_tasks"]
+    [row] = tables.level_table([scores]).rows
+    told = row.scores[0][0]
+    assert str(told).endswith("over tasks [{low:.1f}, {high:.1f}]".format(**whole["over_tasks"]))
+    assert "<small>tasks " in page.score_cell(told) and "<small>" not in page.score_cell(tables.Score(1.0))
 
 
 def test_prompts_of_one_example_are_drawn_together():
