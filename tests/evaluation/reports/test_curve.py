@@ -62,7 +62,7 @@ def test_a_step_is_picked_by_the_mean_over_categories_and_then_over_shots():
 def test_a_category_of_several_tasks_has_the_interval_over_tasks_too(monkeypatch, tmp_path):
     monkeypatch.setitem(CATEGORIES, "a.also", "Reasoning")
     steps = {
-        step: make_result({"a.known": {0: [known, 40], 5: [60]}, "a.also": {0: [90, 70], 5: [5]}})
+        step: make_result({"a.known": {0: [known, 40], 5: [60]}, "a.also": {0: [90, 70], 5: [95]}})
         for step, known in ((100, 10), (200, 30))
     }
     curve = draw(steps)
