@@ -71,7 +71,7 @@ def test_a_category_of_several_tasks_has_the_interval_over_tasks_too(monkeypatch
         assert point.levels == steps[step].scores["levels"]
         assert point.average[AVERAGE]["over_tasks"]["low"] < point.average[AVERAGE]["low"]
     curve_report.write_curve(tmp_path, curve)
-    assert "over tasks [" in (tmp_path / "curve.md").read_text()
+    assert ", over tasks " in (tmp_path / "curve.md").read_text()
     assert "<small>tasks " in (tmp_path / "curve.html").read_text()
 
 
