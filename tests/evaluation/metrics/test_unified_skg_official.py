@@ -1,4 +1,4 @@
-"""Denotation, SQuAD's scores and dialogue states equal what UnifiedSKG's evaluators say of real references."""
+"""Denotation, SQuAD's scores, dialogue states and parses are judged as UnifiedSKG's evaluators judge them."""
 
 import hashlib
 import itertools
@@ -10,14 +10,14 @@ import pytest
 from etils import epath
 
 from iml.evaluation.metrics import METRICS, Answer
+from tasks import unified_skg
+from tasks.unified_skg import descriptions, tables
 
 OFFICIAL = json.loads((pathlib.Path(__file__).parent / "unified_skg_verdicts.json").read_text())
 
 
 def read_references(real_data, name):
     """The answers of a set, as UnifiedSKG writes them."""
-    from tasks.unified_skg import descriptions, tables
-
     home = epath.Path(real_data) / "unifiedskg" / name
     if name == "hybridqa":
         return [row["answer-text"] for row in json.loads((home / "dev.json").read_text())]
@@ -76,3 +76,13 @@ def test_verdicts_are_those_of_unified_skgs_evaluators(real_data, name):
                 assert wrong == [], (metric, rule)
             else:
                 assert sum(values) == pytest.approx(100 * expected, abs=1e-6), (metric, rule)
+
+
+def test_parses_match_where_unified_skgs_evaluator_of_mtop_says_so():
+    """Brackets make a parse what it is: `exact_match`, which drops them, would not do."""
+    parses = OFFICIAL["parses"]
+    answers = [Answer(found, [right]) for found, right, _ in parses]
+    assert METRICS["query_match"].values(answers) == [100 * verdict for *_, verdict in parses]
+    assert METRICS["exact_match"].values(answers) != METRICS["query_match"].values(answers)
+    for name in ("mtop", "grailqa", "webqsp"):
+        assert unified_skg.definitions()[name]["metrics"][0] == "query_match"
