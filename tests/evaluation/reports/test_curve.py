@@ -110,7 +110,7 @@ def test_the_curve_is_written_as_page_text_and_numbers(tmp_path):
 
 def test_only_what_is_missing_or_out_of_date_is_evaluated(tmp_path):
     run, output, asked, evaluated = tmp_path / "run", tmp_path / "out", {"seed": 1}, []
-    failures = {}
+    failures, missing = {}, []
     for step in (1, 2):
         (run / "checkpoints" / str(step)).mkdir(parents=True)
 
@@ -118,11 +118,12 @@ def test_only_what_is_missing_or_out_of_date_is_evaluated(tmp_path):
         evaluated.append(epath.Path(model).name)
         result = make_result({"a.held": {0: [10.0 * len(evaluated)]}}, header={**HEADER, "model": model})
         result.scores["failures"].update(failures)
+        result.scores["missing"] = list(missing)
         report.write_scores(folder, result.scores)
         (epath.Path(folder) / "results.jsonl").write_text("".join(map(json.dumps, result.predictions)) + "\n")
 
-    def go(settings=asked, missing=()):
-        curve_report.evaluate_steps(str(run), output, (1, 2), settings, evaluate, lambda text: None, missing)
+    def go(settings=asked):
+        curve_report.evaluate_steps(str(run), output, (1, 2), settings, evaluate, lambda text: None)
         return [evaluated.pop(0) for _ in list(evaluated)]
 
     assert go() == ["1", "2"]
@@ -137,4 +138,6 @@ def test_only_what_is_missing_or_out_of_date_is_evaluated(tmp_path):
     assert go({"seed": 2}) == ["1", "2"]
     # A task that failed is tried again, not one that the store lacks.
     failures["a.lost"] = "no rows"
-    assert go({"seed": 2}) == ["1", "2"] == go() and go(missing=failures) == []
+    assert go({"seed": 2}) == ["1", "2"] == go()
+    missing.append("a.lost")
+    assert go() == ["1", "2"] and go() == []
