@@ -16,7 +16,7 @@ import pytest
 
 from iml.errors import InputError
 from iml.studies import pool, work
-from iml.studies.answers import SCORES
+from iml.studies.answers import CURVE, SCORES
 from iml.study import study
 from tests.studies import made_up, tiny
 
@@ -83,6 +83,16 @@ def test_a_task_that_failed_is_asked_again(tmp_path, capsys, own_programs):
     assert not work.is_finished(plan.directory, run)
     assert study(design, studies) == results and work.is_finished(plan.directory, run)
     assert (folder / work.TIMES).read_bytes() == times, "what a part of a run took is no time of a run"
+
+
+def test_a_checkpoint_that_was_chosen_without_a_task_is_chosen_again(tmp_path):
+    plan = made_up.make_plan(tmp_path)
+    made_up.write_results(plan, made_up.draw_answers())
+    run = plan.runs[0]
+    curve = work.results_folder(plan.directory, run.name, "asked") / CURVE / "curve.json"
+    for left_out, finished in (["a.one"], False), ([], True):
+        work.write_json(curve, {"left_out": left_out})
+        assert work.is_finished(plan.directory, run) == finished
 
 
 @pytest.mark.parametrize("asked", [{"dry_run": True}, {"report": True}, {"compare": ("2", "8")}])
