@@ -23,6 +23,7 @@ from iml.errors import InputError
 from iml.evaluation.engines import backends
 from iml.evaluation.engines.backends import Backend, CompletionEndpoint, TransformersModel
 from iml.evaluation.engines.engine import Decoding
+from iml.evaluation.engines.opening import Engines
 from iml.evaluation.header import make_header
 from iml.evaluation.results.mirror import mirrored
 from iml.evaluation.suites import Suite
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from iml.data.store import ExampleStore
     from iml.evaluation.engines.engine import Engine
-    from iml.evaluation.engines.opt_engine import OPTEngine
     from iml.evaluation.requests import Selected
 
 
@@ -125,7 +125,7 @@ def evaluate(
         _keep_programs(compilation_cache)
     one = functools.partial(
         _evaluate_one,
-        engines=_Engines(vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules),
+        engines=Engines(vocabulary_dir, mesh, max_length, batch_size, bos, dtype, rules),
         store_dir=store_dir,
         suite=suite,
         seed=seed,
@@ -157,45 +157,10 @@ def _tell(found: dict[str, Any], output_dir: str, what: str) -> dict[str, Any]:
     return found
 
 
-class _Engines:
-    """Opens models. Checkpoints of one model are opened by one engine, which compiles once for all."""
-
-    def __init__(
-        self,
-        vocabulary_dir: str | None,
-        mesh: MeshConfig,
-        max_length: int | None,
-        batch_size: int,
-        bos: bool,
-        dtype: str | None,
-        rules: PartitionRules,
-    ):
-        self._vocabulary_dir = None if vocabulary_dir is None else os.fspath(vocabulary_dir)
-        self._mesh, self._settings = mesh, (max_length, batch_size, bos, dtype, rules)
-        self._engine: OPTEngine | None = None
-
-    def open(self, model: str | TransformersModel | CompletionEndpoint) -> Engine:
-        """The engine of a model; the one opened before is of no use any more."""
-        if isinstance(model, Backend):
-            return model.open()
-        from iml.evaluation.engines.loading import load_model
-        from iml.evaluation.engines.opt_engine import OPTEngine
-        from iml.training.mesh import make_mesh
-
-        if self._engine is not None:
-            self._engine.load(None)
-        loaded = load_model(os.fspath(model), self._vocabulary_dir, make_mesh(self._mesh), *self._settings)
-        if self._engine is not None and self._engine.takes(loaded):
-            self._engine.load(loaded.params)
-        else:
-            self._engine = OPTEngine(loaded)
-        return self._engine
-
-
 def _evaluate_one(
     model: str | TransformersModel | CompletionEndpoint,
     output_dir: str,
-    engines: _Engines,
+    engines: Engines,
     store_dir: str,
     suite: Suite,
     seed: int,
