@@ -33,7 +33,11 @@ def folder(tmp_path):
 
 def config(folder, **changes):
     suite = Suite(
-        shots=(0,), decoding=Decoding(4), split_scheme=str(folder / "splits_none.json"), scorers=("sum",)
+        tasks=("*", "raft.*"),
+        shots=(0,),
+        decoding=Decoding(4),
+        split_scheme=str(folder / "splits_none.json"),
+        scorers=("sum",),
     )
     return tiny.config(folder, eval_suite=suite, eval_period=4, **changes)
 
@@ -49,9 +53,11 @@ def results(path):
     [{}, {"tuning": LoRA(4, base="nf4"), "model": {"embed_dim": 64, "ffn_dim": 128}}],
     ids=["full", "qlora"],
 )
-def test_results_are_those_of_the_checkpoints(folder, changes):
+def test_results_are_those_of_the_checkpoints(folder, changes, capsys):
     settings = config(folder, **changes)
     train(**settings)
+    shown = capsys.readouterr().out
+    assert shown.index("missing: raft.*: not in the store") < shown.index("evaluation of step 0")
     found = sorted(path.name for path in (folder / "run" / "evaluation").iterdir())
     assert found == ["0", "4", "6"] and tiny.steps(folder / "run") == (0, 4, 6)
     for step in (4, 6):
