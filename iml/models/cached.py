@@ -65,7 +65,7 @@ def read(
         for logits, values in parts:
             weights = jnp.exp(logits - peak)
             total += weights.sum(-1, keepdims=True)
-            mixed += _product("...qk,...kd->...qd", weights.astype(value.dtype), values)
+            mixed += jnp.einsum("...qk,...kd->...qd", weights.astype(value.dtype), values)
         return (mixed / total).astype(value.dtype)
 
     def at_once(*arrays: Array) -> Array:

@@ -142,6 +142,16 @@ def test_results_do_not_depend_on_what_is_ranked_together(tmp_path):
             np.testing.assert_allclose(result.scores[name], alone.scores[name], atol=2e-4)
 
 
+def test_bfloat16_ranks_prompts_that_share_their_beginning(tmp_path):
+    shown = "the inn in the north on the other " * 2
+    pairs = [(f"{shown}{letter}", ["the", "an inn", "on"]) for letter in "abcdefgh"]
+    exact, rounded = (
+        OPTEngine(small_model(tmp_path, dtype=dtype)).likelihoods(pairs) for dtype in ("float32", "bfloat16")
+    )
+    sums = [[[one.text for one in row] for row in rows] for rows in (exact, rounded)]
+    np.testing.assert_allclose(*sums, rtol=0.1, atol=0.5)
+
+
 def test_an_unknown_scorer_is_named():
     with pytest.raises(InputError, match="sum, mean, char, unconditional"):
         ranking.scorer_names(["max"], [True])
