@@ -23,31 +23,34 @@ import dataclasses
 import json
 import os
 import pathlib
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gpu_cases
 import numpy as np
 import packed_rows
+from gpu_cases import MODELS, VOCABULARY
 
-#: (layers, width, heads); the vocabulary is OPT's, or a small one.
-MODELS = {
-    "tiny": (2, 64, 4),
-    "125m": (12, 768, 12),
-    "1.3b": (24, 2048, 32),
-    "2.7b": (32, 2560, 32),
-    "6.7b": (32, 4096, 32),
-    "30b": (48, 7168, 56),
-}
-VOCABULARY, SMALL_VOCABULARY = 50272, 512
+SMALL_VOCABULARY = 512
 #: Steps that are timed, after those that compile and warm up.
 TIMED, WARM = 6, 2
 #: Share of tokens that are learnt in rows of random tokens.
 TARGETS = 0.15
+COLUMNS = (
+    "model",
+    "tuning",
+    "side",
+    "attention",
+    "rows",
+    "tokens/s",
+    "MFU",
+    "memory GiB",
+    "ratio",
+    "remarks",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,71 +131,29 @@ def _stored(arguments: argparse.Namespace, length: int, rows: int) -> dict[str, 
     return {name: array for name, array in batch.items() if name != "example_ids"}
 
 
-def run_case(case: Case, arguments: argparse.Namespace, rows: pathlib.Path, limit: float) -> dict[str, Any]:
-    """A case in its process; what went wrong stands under "failed"."""
-    record = dataclasses.asdict(case)
-    ends = time.monotonic() + min(case.seconds, limit)
-    told = []
-    for number in case.rows:
-        left = ends - time.monotonic()
-        if left < 10:
-            told.append(f"{number} rows: no time left")
-            break
-        command = [sys.executable, __file__, f"--case={json.dumps({**record, 'rows': [number]})}"]
-        command += [f"--rows_file={rows}", *(["--small"] if arguments.small else [])]
-        command += [f"--attention={arguments.attention}", f"--deadline={left - 5}"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=left)
-        except subprocess.TimeoutExpired:
-            told.append(f"{number} rows: not ready after {left:.0f} s")
-            break
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        if done.returncode == 0 and lines:
-            return {**record, **json.loads(lines[-1]), "tried": told}
-        error = done.stderr.strip().splitlines() or ["no message"]
-        told.append(f"{number} rows: {_reason(done.returncode, error)}")
-        if "skip:" in error[-1]:
-            break
-    return {**record, "failed": "; ".join(told)}
-
-
-def _reason(code: int, error: list[str]) -> str:
-    if any("out of memory" in line.lower() or "RESOURCE_EXHAUSTED" in line for line in error):
-        return "out of memory"
-    return f"killed by signal {-code}" if code < 0 else error[-1][:300]
-
-
-def write(found: list[dict[str, Any]], machine: dict[str, Any], folder: pathlib.Path) -> str:
-    """Writes what is known so far; returns the table."""
-    lines = [
-        "| model | tuning | side | attention | rows | tokens/s | MFU | memory GiB | ratio | remarks |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+def cells(record: dict[str, Any], found: list[dict[str, Any]]) -> list[str]:
+    """A case's line of the table."""
+    names = [record["model"], record["tuning"], record["side"]]
+    if "failed" in record:
+        return names
+    others = (
+        other["tokens_per_second"]
+        for other in found
+        if other["side"] == "torch"
+        and "tokens_per_second" in other
+        and all(other[name] == record[name] for name in ("model", "tuning"))
+    )
+    peer = next(others, None) if record["side"] == "iml" else None
+    rate = record["tokens_per_second"]
+    return [
+        *names,
+        record["attention"],
+        str(record["rows_used"]),
+        f"{rate:,.0f}",
+        "" if record.get("mfu") is None else f"{record['mfu']:.1%}",
+        f"{record['memory'] / 2**30:.1f}",
+        f"{rate / peer:.2f}" if peer else "",
     ]
-    for record in found:
-        peer = next(
-            (
-                other
-                for other in found
-                if other["side"] != record["side"]
-                and all(other[name] == record[name] for name in ("model", "tuning"))
-            ),
-            {},
-        )
-        cells = [record["model"], record["tuning"], record["side"]]
-        if "failed" in record:
-            cells += ["", "", "", "", "", "", record["failed"].replace("|", "/").replace("\n", " ")]
-        else:
-            ratio = ""
-            if record["side"] == "iml" and "tokens_per_second" in peer:
-                ratio = f"{record['tokens_per_second'] / peer['tokens_per_second']:.2f}"
-            mfu = "" if record.get("mfu") is None else f"{record['mfu']:.1%}"
-            cells += [record["attention"], str(record["rows_used"]), f"{record['tokens_per_second']:,.0f}"]
-            cells += [mfu, f"{record['memory'] / 2**30:.1f}", ratio, "; ".join(record["tried"])]
-        lines.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(lines) + "\n"
-    (folder / "results.json").write_text(json.dumps({"machine": machine, "cases": found}, indent=1) + "\n")
-    (folder / "table.md").write_text(table)
-    return table
 
 
 def parent(arguments: argparse.Namespace) -> int:
@@ -202,20 +163,21 @@ def parent(arguments: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     rows = folder / "rows.npz"
     prepare(arguments, rows)
-    machine = {"date": time.strftime("%Y-%m-%d"), "python": sys.version.split()[0], "argv": sys.argv[1:]}
-    found: list[dict[str, Any]] = []
-    wanted = arguments.only.split(",") if arguments.only else None
-    for case in cases(arguments.small):
-        if wanted and not {case.model, case.side, case.tuning} & set(wanted):
-            continue
-        left = 60 * arguments.minutes - (time.monotonic() - began)
-        print(f"{case.model} {case.tuning} {case.side} ...", file=sys.stderr, flush=True)
-        if left < 15:
-            found.append({**dataclasses.asdict(case), "failed": "no time left"})
-        else:
-            found.append(run_case(case, arguments, rows, left - 5))
-        write(found, machine, folder)
-    print(write(found, machine, folder))
+    wanted = set(arguments.only.split(",")) if arguments.only else None
+    chosen = [
+        dataclasses.asdict(case)
+        for case in cases(arguments.small)
+        if wanted is None or {case.model, case.side, case.tuning} & wanted
+    ]
+
+    def tell(found: list[dict[str, Any]]) -> str:
+        return gpu_cases.write(folder, found, COLUMNS, lambda record: cells(record, found))
+
+    options = [f"--rows_file={rows}", f"--attention={arguments.attention}"]
+    options += ["--small"] if arguments.small else []
+    left = 60 * arguments.minutes - (time.monotonic() - began)
+    found = gpu_cases.run_cases(__file__, chosen, "rows", options, left, tell)
+    print(tell(found))
     return 0 if any("failed" not in record for record in found) else 1
 
 
@@ -226,12 +188,10 @@ def model_flops(case: Case, vocabulary: int, batch: dict[str, np.ndarray]) -> fl
     """Model FLOPs of a step over these rows; None where not every parameter is trained."""
     if case.tuning != "full":
         return None
-    layers, width, _ = MODELS[case.model]
-    layer = 4 * (width * width + width) + 8 * width * width + 5 * width + 4 * width
     places = batch["tokens"].size
     at = batch["target_positions"].size if case.side == "iml" and "target_positions" in batch else places
-    products = 6.0 * (places * (layers * layer + 2 * width) + at * vocabulary * width)
-    return products + 12.0 * layers * width * packed_rows.visible_pairs(batch["segment_ids"])
+    pairs = packed_rows.visible_pairs(batch["segment_ids"])
+    return 3 * gpu_cases.forward_flops(MODELS[case.model], vocabulary, places, at, pairs)
 
 
 def take_rows(path: str, rows: int) -> dict[str, np.ndarray]:
@@ -263,7 +223,7 @@ def iml_case(
 
     from iml.models.config import OPTConfig
     from iml.models.opt import OPT
-    from iml.training import flops, mesh, optimizer, step
+    from iml.training import mesh, optimizer, step
     from iml.training.rules import PartitionRules
     from iml.training.tuning import make_tuning
     from iml.training.tunings import LoRA
@@ -317,16 +277,11 @@ def iml_case(
             yield float(metrics["loss_sum"] / metrics["target_tokens"])
 
     seconds, loss = timed(steps(state), deadline)
-    device = jax.devices()[0]
-    memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {
         "seconds": seconds,
         "loss": loss,
         "attention": model.config.attention,
-        "device": device.device_kind,
-        "peak": flops.peak_flops(device.device_kind),
-        "memory": memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "versions": {"jax": jax.__version__},
+        **gpu_cases.jax_device(),
     }
 
 
@@ -335,7 +290,6 @@ def torch_case(
 ) -> dict[str, Any]:
     """transformers' OPT, with peft's adapters where they are asked for; the faster of its attentions."""
     import torch
-    import transformers
 
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -403,14 +357,7 @@ def torch_case(
             found = {"seconds": seconds, "loss": loss, "attention": kind}
     if not found:
         raise RuntimeError(f"no attention works: {problems}")
-    memory = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return {
-        **found,
-        "problems": problems,
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "memory": memory or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
+    return {**found, "problems": problems, **gpu_cases.torch_device()}
 
 
 def _decoder(model: Any) -> Any:
@@ -503,7 +450,7 @@ def child(arguments: argparse.Namespace) -> None:
     median = statistics.median(found["seconds"])
     tokens = int((batch["segment_ids"] > 0).sum())
     counted = model_flops(case, vocabulary, batch)
-    peak = found.get("peak") or _peak(found["device"])
+    peak = gpu_cases.peak_flops(found["device"])
     found |= {
         "rows_used": rows,
         "tokens_per_second": tokens / median,
@@ -511,13 +458,6 @@ def child(arguments: argparse.Namespace) -> None:
         "mfu": counted / median / peak if counted and peak else None,
     }
     print(json.dumps(found))
-
-
-def _peak(device: str) -> float | None:
-    from iml.training.chips import find_chip
-
-    chip = find_chip(device)
-    return chip and chip.peak
 
 
 def main() -> int:
