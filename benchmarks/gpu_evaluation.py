@@ -83,7 +83,7 @@ class Case:
 def cases(model: str) -> list[Case]:
     """The cases in the order of their weight."""
     plans = [
-        ("rank", "iml", (32, 16, 8), 110),
+        ("rank", "iml", (32, 16, 8), 130),
         ("rank", "rows", (128, 64, 32), 120),
         ("rank", "once", (64, 32, 16), 80),
         ("generate", "iml", (32, 16, 8), 80),
