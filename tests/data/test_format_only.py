@@ -165,7 +165,8 @@ def test_streams_are_restricted_to_what_may_be_drawn_and_keep_their_fingerprints
         }
     assert make(form).fingerprint != make(PromptFormat(shots=2)).fingerprint
     assert not {"definition", "wrong_labels"} & plain(PromptFormat()).keys()
-    assert plain(Suite()) == dataclasses.asdict(Suite()) | {"format": plain(PromptFormat())}
+    told = dataclasses.asdict(Suite()) | {"format": plain(PromptFormat())}
+    assert plain(Suite()) == {name: value for name, value in told.items() if name != "task_counts"}
     assert plain(form) == dataclasses.asdict(form)
 
 
