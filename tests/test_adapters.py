@@ -42,6 +42,7 @@ def base(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_leaves_for_peft_and_merges_into_plain_weights(base, tmp_path, capsys):
     peft = pytest.importorskip("peft", reason="adapters' peer is not installed")
     transformers = pytest.importorskip("transformers")

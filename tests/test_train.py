@@ -52,6 +52,7 @@ def test_a_run_learns_and_leaves_its_plan_and_records(folder):
     assert tiny.run(folder, steps=30, microbatches=2) == {}  # there is nothing left to do
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -103,6 +104,7 @@ def test_what_a_step_sees_is_the_same_from_a_checkpoint(folder, capsys, monkeypa
         tiny.run(folder, show_step="last")
 
 
+@pytest.mark.slow
 def test_a_run_from_kept_token_ids_is_the_same_run(folder, capsys, monkeypatch):
     monkeypatch.setattr("iml.data.token_cache.SHARD", 512)
     settings = {"target_budget": 12, "cache_dir": str(folder / "cache")}

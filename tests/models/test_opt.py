@@ -175,6 +175,7 @@ def test_recomputing_changes_no_gradient(remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), expected, found)
 
 
+@pytest.mark.slow
 def test_policies_save_ever_less_and_change_no_gradient():
     rows = jnp.tile(jnp.arange(256), (4, 1))
     batch = (rows % 64, rows // 100 + 1, rows % 100)

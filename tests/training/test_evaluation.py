@@ -50,8 +50,14 @@ def results(path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"tuning": LoRA(4, base="nf4"), "model": {"embed_dim": 64, "ffn_dim": 128}}],
-    ids=["full", "qlora"],
+    [
+        pytest.param({}, id="full"),
+        pytest.param(
+            {"tuning": LoRA(4, base="nf4"), "model": {"embed_dim": 64, "ffn_dim": 128}},
+            id="qlora",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_results_are_those_of_the_checkpoints(folder, changes, capsys):
     settings = config(folder, **changes)
@@ -95,6 +101,7 @@ def test_an_evaluation_that_was_interrupted_is_gone_on_with(folder, monkeypatch)
     assert tiny.digest(folder / "run") == tiny.digest(folder / "whole")
 
 
+@pytest.mark.slow
 def test_sigterm_ends_an_evaluation_at_once_and_another_start_goes_on_with_it(folder, monkeypatch):
     note, noted = ResultsFolder.note, []
 

@@ -112,6 +112,7 @@ def test_every_checkpoint_of_a_run_into_a_bucket(tmp_path, bucket, capsys):
     assert names(bucket / "curve") == {"1", "2", "curve.json", "curve.md", "curve.html"}
 
 
+@pytest.mark.slow
 def test_a_run_on_a_bucket_is_evaluated_there(tmp_path, bucket, monkeypatch):
     tiny.prepare(tmp_path)
     rows = [("the other " * (1 + i % 3), "the inn") for i in range(20)]
