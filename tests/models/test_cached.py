@@ -29,6 +29,7 @@ WIDTH = 16
 def model(kind):
     opt = OPT(KINDS[kind])
     params = jax.jit(opt.init)(jax.random.key(0))
+    # Weights with opinions: they make a rounding error a thousand times as large, and a wrong mask show in full.
     return opt, jax.tree.map(lambda x: x * 10 if x.ndim > 1 else x, params)
 
 
@@ -88,7 +89,7 @@ def test_a_tree_behind_a_context_reads_as_its_paths_do(kind, logits, context, tr
     for ids, start in [([], len(trunk)), *kept]:
         found = np.concatenate([hidden[0, : len(trunk)], hidden[0, start : start + len(ids)]])
         expected = plain(kind, context + trunk + ids)[len(context) :]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -126,4 +127,4 @@ def test_a_ring_reads_as_documents_do_whenever_they_enter(kind, apart):
         hidden, cache = step(params, tokens, filled, jnp.int32(time), cache)
         for row, number, count in live:
             expected = plain(kind, documents[number].tolist())[count]
-            np.testing.assert_allclose(hidden[row], expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(hidden[row], expected, rtol=1e-3, atol=1e-3)
