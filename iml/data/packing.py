@@ -66,8 +66,10 @@ def choose(sizes: Sequence[int], targets: Sequence[int], limits: RowLimits) -> l
     if room <= 0 or places <= 0 or learnable <= 0:
         return [0]
     chosen = _fill(sizes, room)
-    if len(chosen) > places or sum(targets[i] for i in chosen) > learnable:
-        chosen = _fill_within(sizes, targets, room, places, learnable, bound=limits.targets is not None)
+    if len(chosen) > places:
+        chosen = _fill_within(sizes, targets, room, places, sum(targets), bound=False)
+    if limits.targets is not None and sum(targets[i] for i in chosen) > learnable:
+        chosen = _fill_within(sizes, targets, room, places, learnable, bound=True)
     return [0, *chosen]
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iml.data.batches import Placed, make_batch
@@ -51,6 +51,7 @@ def test_the_choice_is_the_best_there_is(sizes, capacity, segments):
     budget=st.integers(30, 60),
     segments=st.integers(1, 10),
 )
+@example(documents=[(1, 1), (1, 1), (1, 1), (16, 1), (17, 17)], capacity=30, budget=30, segments=3)
 def test_both_budgets_are_kept(documents, capacity, budget, segments):
     sizes, targets = map(list, zip(*documents, strict=True))
     limits = RowLimits(capacity, segments, budget)
