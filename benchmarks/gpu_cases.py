@@ -25,6 +25,23 @@ VOCABULARY = 50272
 Record = dict[str, Any]
 
 
+def transformers_config(shape: tuple[int, int, int], vocabulary: int, length: int, **settings: Any) -> Any:
+    """transformers' configuration of an OPT of a shape as in `MODELS`."""
+    from transformers import OPTConfig
+
+    layers, width, heads = shape
+    return OPTConfig(
+        vocab_size=vocabulary,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        word_embed_proj_dim=width,
+        ffn_dim=4 * width,
+        num_attention_heads=heads,
+        max_position_embeddings=length,
+        **settings,
+    )
+
+
 def run_cases(
     script: str,
     cases: Sequence[Record],

@@ -366,20 +366,10 @@ def _decoder(model: Any) -> Any:
 
 def _torch_model(case: Case, vocabulary: int, length: int, device: Any) -> Any:
     import torch
-    from transformers import OPTConfig, OPTForCausalLM
+    from transformers import OPTForCausalLM
 
-    layers, width, heads = MODELS[case.model]
-    config = OPTConfig(
-        vocab_size=vocabulary,
-        num_hidden_layers=layers,
-        hidden_size=width,
-        word_embed_proj_dim=width,
-        ffn_dim=4 * width,
-        num_attention_heads=heads,
-        max_position_embeddings=length,
-        dropout=0.0,
-        layerdrop=0.0,
-    )
+    shape = MODELS[case.model]
+    config = gpu_cases.transformers_config(shape, vocabulary, length, dropout=0.0, layerdrop=0.0)
     if case.tuning == "full":
         with torch.device(device):
             return OPTForCausalLM(config).float().train()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_cases import transformers_config
 from mmlu_questions import Encoded
 
 #: Ids of </s> and padding.
@@ -25,16 +26,7 @@ def make_model(
 
     if path is not None:
         return transformers.OPTForCausalLM.from_pretrained(path, dtype=torch.float32).to(device).eval()
-    layers, width, heads = shape
-    config = transformers.OPTConfig(
-        vocab_size=vocabulary,
-        num_hidden_layers=layers,
-        hidden_size=width,
-        word_embed_proj_dim=width,
-        ffn_dim=4 * width,
-        num_attention_heads=heads,
-        max_position_embeddings=length,
-    )
+    config = transformers_config(shape, vocabulary, length)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     return model.eval()
