@@ -154,6 +154,10 @@ class Vocabulary:
         whole = [_without_surrogates(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(whole)]
 
+    def starts(self, text: str) -> list[int]:
+        """At which characters of a text its tokens begin."""
+        return [start for start, _ in self._tokenizer.encode(_without_surrogates(text)).offsets]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; special ids and padding rows are dropped, broken UTF-8 becomes U+FFFD."""
         first, size = len(_SPECIAL), self.size

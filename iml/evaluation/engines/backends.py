@@ -61,6 +61,9 @@ class CompletionEndpoint:
       requests: requests under way at once.
       timeout: seconds that one may take.
       retries: how often one that failed is sent again, later each time.
+      tokenizer: the model's, by which prompts that are too long are shortened as other engines do: a vocabulary
+        folder of OPT's or a `tokenizer.json`. None to send all as they are.
+      max_length: longest sequence of the model in tokens, answer included; it goes with `tokenizer`.
     """
 
     url: str
@@ -69,6 +72,8 @@ class CompletionEndpoint:
     requests: int = 8
     timeout: float = 120.0
     retries: int = 5
+    tokenizer: str | None = None
+    max_length: int | None = None
 
     def __post_init__(self):
         if not self.url.startswith(("http://", "https://")):
@@ -79,6 +84,11 @@ class CompletionEndpoint:
             )
         if self.requests < 1:
             raise InputError("must be at least 1", field="CompletionEndpoint.requests")
+        if (self.tokenizer is None) != (self.max_length is None):
+            raise InputError(
+                "goes with CompletionEndpoint.tokenizer: prompts are shortened by both, or not at all",
+                field="CompletionEndpoint.max_length",
+            )
 
     @property
     def name(self) -> str:
@@ -88,7 +98,7 @@ class CompletionEndpoint:
         """Makes ready to ask.
 
         Raises:
-          InputError: the library is missing.
+          InputError: the library or the tokenizer is missing.
         """
         from iml.evaluation.engines.endpoint_engine import EndpointEngine
 

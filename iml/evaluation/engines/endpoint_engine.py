@@ -7,6 +7,7 @@ cannot be asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -24,6 +25,7 @@ from iml.evaluation.engines.engine import (
     common_ending,
     tell_nobody,
 )
+from iml.evaluation.engines.windows import Window
 
 if TYPE_CHECKING:
     from iml.evaluation.engines.backends import CompletionEndpoint
@@ -32,13 +34,24 @@ _Asked = TypeVar("_Asked")
 _Told = TypeVar("_Told")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Row:
+    """A context with a continuation: `text`, of which what begins at `start` counts, for the pair `index`."""
+
+    index: int
+    text: str
+    start: int
+    truncated: int
+    cut: bool
+
+
 class EndpointEngine:
     """See `iml.evaluation.engines.engine.Engine`."""
 
     def __init__(self, backend: CompletionEndpoint):
         """
         Raises:
-          InputError: the library is missing.
+          InputError: the library is missing, or the tokenizer cannot be read.
         """
         try:
             import openai
@@ -51,11 +64,13 @@ class EndpointEngine:
             timeout=backend.timeout,
             max_retries=backend.retries,
         )
+        self._window = Window(backend.tokenizer, backend.max_length) if backend.max_length else None
         self.facts: Mapping[str, Any] = {
             "engine": "endpoint",
             "bos": "the server's",
             "dtype": "the server's",
-            "max_length": "the server's",
+            "max_length": backend.max_length or "the server's",
+            "tokenizer": self._window.fingerprint if self._window else "the server's",
             "url": backend.url,
             "served": backend.served,
         }
@@ -65,22 +80,22 @@ class EndpointEngine:
     ) -> list[list[Likelihood]]:
         """See `Engine.likelihoods`; `eos` is NaN."""
         asked = [
-            (context.rstrip(" "), text.rstrip(), index)
-            for index, (context, texts) in enumerate(pairs)
-            for text in texts
+            row for index, (context, texts) in enumerate(pairs) for row in self._fit(index, context, texts)
         ]
-        groups: list[list[tuple[list[str], list[float]]]] = [[] for _ in pairs]
+        groups: list[list[tuple[_Row, list[str], list[float]]]] = [[] for _ in pairs]
         results: list[list[Likelihood]] = [[] for _ in pairs]
 
-        def collect(entry: tuple[str, str, int], echoed: tuple[list[str], list[float]]) -> None:
-            index = entry[2]
+        def collect(row: _Row, echoed: tuple[list[str], list[float]]) -> None:
+            index = row.index
             group = groups[index]
-            group.append(echoed)
+            group.append((row, *echoed))
             if len(group) == len(pairs[index][1]):
-                agreed = common_ending([tokens for tokens, _ in group])
+                agreed = common_ending([tokens for _, tokens, _ in group])
                 results[index] = [
-                    Likelihood(sum(values), math.nan, sum(values[-agreed:]), len(values), 0, cut=False)
-                    for _, values in group
+                    Likelihood(
+                        sum(values), math.nan, sum(values[-agreed:]), len(values), row.truncated, row.cut
+                    )
+                    for row, _, values in group
                 ]
                 tell(index, results[index])
 
@@ -97,31 +112,49 @@ class EndpointEngine:
         parts: Sequence[Sequence[int]] | None = None,
         tell: Tell = tell_nobody,
     ) -> list[Generated]:
-        """See `Engine.generate`; a prompt that is too long is the server's to refuse."""
+        """See `Engine.generate`; without a tokenizer a prompt that is too long is the server's to refuse."""
         if decoding.beams > 1 or decoding.top_k:
             raise InputError(
                 "a completions endpoint has neither beam search nor top_k", field="Decoding.beams"
             )
 
+        parts = parts or [()] * len(sources)
+
         def answer(numbered: tuple[int, str]) -> Generated:
-            source = numbered[1]
+            index, source = numbered
             seed = f"{decoding.seed}\n{source}".encode()
+            prompt, truncated = source.rstrip(" "), 0
+            if self._window:
+                prompt, truncated = self._window.prompt(prompt, parts[index], decoding.max_new_tokens)
             [choice] = self._ask(
-                prompt=source.rstrip(" "),
+                prompt=prompt,
                 max_tokens=decoding.max_new_tokens,
                 temperature=decoding.temperature,
                 top_p=decoding.top_p,
                 stop=list(decoding.stop) or None,
                 seed=int.from_bytes(hashlib.blake2b(seed, digest_size=4).digest()) >> 1,
             ).choices
-            return Generated(choice.text.strip(), (), choice.finish_reason == "stop", 0)
+            return Generated(choice.text.strip(), (), choice.finish_reason == "stop", truncated)
 
         return self._map(answer, enumerate(sources), lambda numbered, told: tell(numbered[0], told))
 
-    def _echo(self, asked: tuple[str, str, int]) -> tuple[list[str], list[float]]:
+    def _fit(self, index: int, context: str, texts: Sequence[str]) -> list[_Row]:
+        """What is sent for a context and the texts that may follow it, all of which lose the same part of it."""
+        texts, context, window = [text.rstrip() for text in texts], context.rstrip(" "), self._window
+        if window is None:
+            return [_Row(index, f"{context} {text}", len(context), 0, cut=False) for text in texts]
+        kept, rows = window.context(context, texts), []
+        for text in texts:
+            sent = window.end(f"{kept} {text}")
+            start = len(sent) - len(f" {text}")
+            lost = window.count(context) - window.count(sent[: max(0, start)])
+            # Without any context the text's own first token has no log-probability.
+            rows.append(_Row(index, sent, max(0, start), lost, cut=start < min(1, len(context))))
+        return rows
+
+    def _echo(self, row: _Row) -> tuple[list[str], list[float]]:
         """A continuation's tokens and their log-probabilities."""
-        context, text, _ = asked
-        whole = f"{context} {text}"
+        whole = row.text
         # Some servers refuse to generate nothing: one token is asked for, and passed over.
         [choice] = self._ask(prompt=whole, max_tokens=1, temperature=0.0, echo=True, logprobs=1).choices
         told = choice.logprobs
@@ -136,7 +169,7 @@ class EndpointEngine:
         tokens, values = [], []
         for token, value, start, end in zip(told.tokens, told.token_logprobs, starts, ends, strict=True):
             # A token that begins in the context and ends in the continuation counts; the first has no value.
-            if end > len(context) and start < len(whole) and value is not None:
+            if end > row.start and start < len(whole) and value is not None:
                 tokens.append(token)
                 values.append(value)
         return tokens, values

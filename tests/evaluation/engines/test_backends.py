@@ -92,10 +92,14 @@ def test_facts_tell_the_model_apart(engines, own):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """A completions endpoint that answers with a transformers engine, after it has failed a few times."""
+    """A completions endpoint that answers with a transformers engine, after it has failed a few times.
 
-    def __init__(self, engine, logprobs=True):
+    As vLLM does, it refuses what, with the tokens to generate, is longer than `positions`.
+    """
+
+    def __init__(self, engine, logprobs=True, positions=2048):
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.positions = positions
         self.engine, self.logprobs, self.failures, self.lock = engine, logprobs, 2, threading.Lock()
 
     @property
@@ -110,6 +114,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.failures -= 1
             if self.server.failures >= 0:
                 return self._send(503, {"error": {"message": "busy"}})
+            tokens = len(self.server.engine._ids(asked["prompt"])) + asked["max_tokens"]
+            if tokens > self.server.positions:
+                message = f"This model's maximum context length is {self.server.positions}, not {tokens}"
+                return self._send(400, {"error": {"message": message}})
             return self._send(200, {"id": "1", "object": "text_completion", "choices": [self._answer(asked)]})
 
     def _answer(self, asked):
@@ -186,6 +194,38 @@ def test_an_endpoint_scores_and_answers_as_the_model_behind_it(serve):
     assert [answer.text for answer in engine.generate(SOURCES, decoding)] == texts
 
 
+@pytest.mark.parametrize("kind", ["vocabulary folder", "tokenizer.json"])
+def test_prompts_are_shortened_for_an_endpoint_as_for_other_engines(serve, own, tmp_path, kind):
+    transformers = pytest.importorskip("transformers", reason="writes the tokenizer")
+    tokenizer = own[0].vocabulary.directory
+    if kind == "tokenizer.json":
+        transformers.GPT2TokenizerFast.from_pretrained(own[1]).save_pretrained(tmp_path)
+        tokenizer = str(tmp_path / "tokenizer.json")
+    length = 40
+    server = serve(positions=length)
+    engine = CompletionEndpoint(server.url, "served", tokenizer=tokenizer, max_length=length).open()
+    # An endpoint leaves room for the token that it generates behind a candidate, and for one of the server's own.
+    plain = TransformersModel(own[1], device="cpu", max_length=length - 2).open()
+    pairs = [PAIRS[0], *PAIRS[3:], ("the other one in the north " * 9, ["in an inn"])]
+    expected, found = plain.likelihoods(pairs), engine.likelihoods(pairs)
+    assert [each.truncated > 0 for group in found for each in group] == [False] * 3 + [True] * 3
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.text == pytest.approx(other.text, abs=1e-6)
+            assert (one.tokens, one.truncated, one.cut) == (other.tokens, other.truncated, other.cut)
+    demonstrations = ["the cat is on an inn\n\n", "a hat in the north of an inn\n\n"] * 3
+    question = "the other hat"
+    sources = ["".join([*demonstrations, question]), "the " * 100 + question, question]
+    cuts = [len("".join(demonstrations[:i])) for i in range(len(demonstrations) + 1)]
+    parts, decoding = [cuts, (), ()], Decoding(6)
+    plain = TransformersModel(own[1], device="cpu", max_length=length - 1).open()
+    expected, found = (one.generate(sources, decoding, parts) for one in (plain, engine))
+    assert [(one.text, one.truncated) for one in found] == [(one.text, one.truncated) for one in expected]
+    assert found[0].truncated > 0 < found[1].truncated
+    with pytest.raises(InputError, match=r"400: .*maximum context length"):
+        CompletionEndpoint(server.url, "served").open().generate(sources, decoding, parts)
+
+
 def test_what_an_endpoint_cannot_do_is_told(serve):
     server = serve(logprobs=False)
     engine = CompletionEndpoint(server.url, "served").open()
@@ -198,6 +238,10 @@ def test_what_an_endpoint_cannot_do_is_told(serve):
         gone.generate(SOURCES[:1], Decoding(4))
     with pytest.raises(InputError, match="not an address"):
         CompletionEndpoint("localhost:8000", "served")
+    with pytest.raises(InputError, match=r"goes with CompletionEndpoint\.tokenizer"):
+        CompletionEndpoint(server.url, "served", max_length=2048)
+    with pytest.raises(InputError, match="not a tokenizer"):
+        CompletionEndpoint(server.url, "served", tokenizer=__file__, max_length=2048).open()
 
 
 @pytest.mark.parametrize(("primary", "kept"), [("mean", "mean"), ("sum_eos", "sum")])
