@@ -4,8 +4,8 @@
         --gin.OUTPUT_DIR=runs/first/evaluation
 
 Writes results.jsonl, scores.json, report.md and report.html into the output folder. A run that was killed
-goes on with the tasks that it lacks. Several processes may evaluate one model together, as they train. With
---all_checkpoints one process evaluates every checkpoint of the run MODEL, and the curve over training is drawn.
+goes on with the tasks that it lacks. Several processes may evaluate together, as they train. With
+--all_checkpoints every checkpoint of the run MODEL is evaluated, and the curve over training is drawn.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def evaluate(
       InputError: a setting or a file is wrong, or every task failed.
     """
     several = distributed or coordinator_address or num_processes or process_id
-    if several and (all_checkpoints or seqio_modules or isinstance(model, Backend)):
+    if several and (seqio_modules or isinstance(model, Backend)):
         raise InputError(
-            "several processes evaluate one checkpoint by the project's own engine, without SeqIO's metrics",
+            "several processes evaluate by the project's own engine, without SeqIO's metrics",
             field="--distributed" if distributed else "--coordinator_address",
         )
     if isinstance(model, CompletionEndpoint):
@@ -134,17 +134,17 @@ def evaluate(
         data_dir=data_dir,
         dry_run=dry_run,
     )
-    if all_checkpoints:
-        given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
-        with mirrored(output_dir, not dry_run) as folder:
-            found = _evaluate_all(one, model, store_dir, folder, suite, given, dry_run)
-        return _tell(found, output_dir, "curve")
     watch = processes.join_by_flags(distributed, coordinator_address, num_processes, process_id)
     with processes.together(watch):
         process = (0, 1) if watch is None else processes.numbered()
+        one = functools.partial(one, process=process)
         with mirrored(output_dir, process[0] == 0 and not dry_run) as folder:
-            found = one(model, folder, process=process)
-        return _tell(found, output_dir, "report")
+            if all_checkpoints:
+                given = {"bos": bos, "dtype": dtype, "max_length": max_length, "seed": seed}
+                found = _evaluate_all(one, model, store_dir, folder, suite, given, dry_run, process[0])
+            else:
+                found = one(model, folder)
+        return _tell(found, output_dir, "curve" if all_checkpoints else "report")
 
 
 def _tell(found: dict[str, Any], output_dir: str, what: str) -> dict[str, Any]:
@@ -238,18 +238,20 @@ def _evaluate_all(
     suite: Suite,
     given: Mapping[str, Any],
     dry_run: bool,
+    process: int,
 ) -> dict[str, Any]:
-    """Every checkpoint of a run, and the curve over them."""
+    """Every checkpoint of a run, and the curve over them; {} in other processes than the first."""
     from iml.data.store import ExampleStore
     from iml.evaluation.reports import curve_report
     from iml.training.checkpoints import complete_steps
 
-    steps = () if isinstance(model, Backend) else complete_steps(model)
+    steps = () if isinstance(model, Backend) else processes.agreed(complete_steps(model))
     if not steps:
         problem = "--all_checkpoints needs the folder of a run with complete checkpoints"
         raise InputError(problem, path=None if isinstance(model, Backend) else model, field="evaluate.model")
     if dry_run:
-        print(f"checkpoints: {', '.join(map(str, steps))}")
+        if process == 0:
+            print(f"checkpoints: {', '.join(map(str, steps))}")
         return one(model, output_dir)
     asked = {name: value for name, value in given.items() if value is not None}
     asked |= {"suite": plain(suite), "store": ExampleStore(store_dir).fingerprint}
@@ -260,7 +262,10 @@ def _evaluate_all(
         asked,
         one,
         lambda text: print(text, flush=True),
+        process,
     )
+    if curve is None:
+        return {}
     print(f"picked: step {curve.chosen}")
     return curve.to_json()
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from iml.errors import InputError
@@ -100,6 +100,19 @@ def numbered() -> tuple[int, int]:
     import jax
 
     return jax.process_index(), jax.process_count()
+
+
+def agreed(numbers: Sequence[int]) -> list[int]:
+    """The whole numbers that process 0 gives, in every process; how many the others give does not matter."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return list(numbers)
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    own = np.resize(np.array([*numbers, 0], np.int32), count)
+    return multihost_utils.broadcast_one_to_all(own).tolist()
 
 
 @contextlib.contextmanager

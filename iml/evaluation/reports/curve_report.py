@@ -18,6 +18,7 @@ from iml.evaluation.reports.tables import shots_title, words
 from iml.evaluation.results.result import failed_tasks
 from iml.evaluation.scores.aggregation import AVERAGE
 from iml.markup import Markup, tag
+from iml.training.distributed import agreed
 
 JSON, MARKDOWN, PAGE = "curve.json", "curve.md", "curve.html"
 
@@ -35,8 +36,11 @@ def evaluate_steps(
     asked: Mapping[str, Any],
     evaluate: Callable[[str, str], Any],
     tell: Callable[[str], None],
-) -> Curve:
+    process: int = 0,
+) -> Curve | None:
     """Evaluates the checkpoints whose results are not there yet, and draws the curve.
+
+    Of several processes all evaluate what the first one lacks; that one alone reads, tells and draws.
 
     Args:
       run_dir: the run.
@@ -45,15 +49,23 @@ def evaluate_steps(
       asked: entries that the headers of results have, if they are to be taken as they are.
       evaluate: evaluates a model into a folder.
       tell: is told which step's turn it is.
+      process: the number of this process.
+
+    Returns:
+      The curve; None in other processes than the first.
     """
-    folder = pathlib.Path(output_dir)
+    folder, checkpoints = pathlib.Path(output_dir), epath.Path(run_dir) / "checkpoints"
+    ahead = agreed(
+        [step for step in steps if not finished(folder / str(step), checkpoints / str(step), asked)]
+    )
     for number, step in enumerate(steps, start=1):
-        checkpoint, results = epath.Path(run_dir) / "checkpoints" / str(step), folder / str(step)
-        if finished(results, checkpoint, asked):
-            tell(f"step {step}, {number} of {len(steps)}: already evaluated")
-            continue
-        tell(f"step {step}, {number} of {len(steps)}")
-        evaluate(os.fspath(checkpoint), os.fspath(results))
+        if process == 0:
+            known = "" if step in ahead else ": already evaluated"
+            tell(f"step {step}, {number} of {len(steps)}{known}")
+        if step in ahead:
+            evaluate(os.fspath(checkpoints / str(step)), os.fspath(folder / str(step)))
+    if process > 0:
+        return None
     curve = draw({step: report.read_result(folder / str(step), f"step {step}") for step in steps})
     write_curve(folder, curve)
     return curve

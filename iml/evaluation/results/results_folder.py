@@ -17,10 +17,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from iml.errors import InputError
+from iml.training import distributed
 
 HEADER, RESULTS, EFFICIENCY = "header.json", "results.jsonl", "efficiency.jsonl"
 #: Answers of tasks that are not complete.
@@ -66,15 +66,13 @@ class ResultsFolder:
         done = self._read(header, asked) if self.writes else {}
         if not self._shared:
             return done
-        from jax.experimental import multihost_utils
-
         names = sorted(asked)
         keys = [(name, *numbers) for name in names for numbers in asked[name]]
         flags = [*(name in done for name in names), *(key in self.answers for key in keys)]
-        agreed = multihost_utils.broadcast_one_to_all(np.array(flags, np.int32))
-        known = zip(keys, agreed[len(names) :], strict=True)
-        self.answers = {key: self.answers.get(key, {}) for key, answered in known if answered}
-        complete = zip(names, agreed[: len(names)], strict=True)
+        known = distributed.agreed(flags)
+        answered = zip(keys, known[len(names) :], strict=True)
+        self.answers = {key: self.answers.get(key, {}) for key, there in answered if there}
+        complete = zip(names, known[: len(names)], strict=True)
         return {name: done.get(name, []) for name, whole in complete if whole}
 
     def note(self, key: Key, answer: Prediction) -> None:
