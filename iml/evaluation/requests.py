@@ -12,7 +12,7 @@ from iml.data.prompts import Prompt, render_request
 from iml.data.random import Draws, permute
 from iml.data.store import ExampleStore, TaskEntry
 from iml.errors import InputError
-from iml.evaluation.metrics import queries
+from iml.evaluation import metrics
 
 if TYPE_CHECKING:
     from iml.evaluation.suites import Suite
@@ -124,17 +124,19 @@ def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
 
 
 def without_databases(store: ExampleStore, selected: Mapping[str, Selected], suite: Suite) -> dict[str, str]:
-    """The databases of selected tasks that execution accuracy lacks, by "databases of" the task, and why."""
+    """The databases that metrics of selected tasks lack, by "databases of" the task, and why."""
     found = {}
     for name, task in selected.items():
-        if "execution" in suite.scored(store.tasks[name].card).metrics:
-            try:
-                for example in store.read_many(name, task.split, task.rows):
-                    queries.find_databases(example.metric_data, suite.databases)
-            except queries.NotComputable as error:
-                found[f"databases of {name}"] = " ".join(str(error).split())
-            except InputError:
-                continue  # A damaged file: told when the task's turn comes.
+        try:
+            every = map(metrics.find, suite.scored(store.tasks[name].card).metrics)
+            readers = [metric for metric in every if metric.reads_files]
+            for example in store.read_many(name, task.split, task.rows) if readers else ():
+                for metric in readers:
+                    metric.find_data(example.metric_data, suite.databases)
+        except metrics.NotComputable as error:
+            found[f"databases of {name}"] = " ".join(str(error).split())
+        except InputError:
+            continue  # A damaged file, an unknown metric: told when the task's turn comes.
     return found
 
 

@@ -242,7 +242,7 @@ class Runner:
             )
             for request, answer in zip(requests, answers, strict=True)
         ]
-        values, uncomputed = metrics.measure(card.metrics, answered)
+        found = metrics.measure(card.metrics, answered)
         return [
             {
                 "task": request.task,
@@ -259,8 +259,13 @@ class Runner:
                 "references": list(request.references),
                 "candidates": list(request.candidates),
                 **answer,
-                "metrics": {name: scores[i] for name, scores in values.items()},
-                **({"uncomputed": uncomputed} if uncomputed else {}),
+                "metrics": {name: scores[i] for name, scores in found.values.items()},
+                **(
+                    {"statistics": {name: rows[i] for name, rows in found.statistics.items()}}
+                    if found.statistics
+                    else {}
+                ),
+                **({"uncomputed": found.missing} if found.missing else {}),
                 "seed": self._seed,
                 "model": self._name,
             }

@@ -39,8 +39,8 @@ class Suite:
         metric of Super-NaturalInstructions does; beside the means of means, not in their place.
       decoding: how answers are generated.
       split_scheme: name or path of the scheme that gives tasks their levels.
-      databases: the folder in which execution accuracy finds databases, `<name>/*.sqlite`; "" for none, and the
-        metric is then told of as not computed.
+      databases: the folder of the files that metrics read: databases, `<name>/*.sqlite`, for execution accuracy,
+        `kvret_entities.json` for entity F1; "" for none, and the metrics are then told of as not computed.
       task_counts: by pattern of `tasks`, how many tasks it stands for; with fewer, it is told of and reported.
     """
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
 from iml.errors import InputError
-from iml.evaluation.metrics import conclusions, queries, structures, texts
+from iml.evaluation.metrics import conclusions, entities, lists, queries, structures, texts
 from iml.evaluation.metrics.base import Answer, MeanMetric, Metric, NotComputable
 from iml.evaluation.metrics.conclusions import final_answer, number_match
 from iml.evaluation.metrics.corpus import SacreBleu
@@ -19,6 +20,7 @@ from iml.evaluation.metrics.texts import accuracy, exact_match, normalize_answer
 __all__ = [
     "METRICS",
     "Answer",
+    "Measured",
     "Metric",
     "NotComputable",
     "accuracy",
@@ -45,12 +47,19 @@ METRICS: dict[str, Metric] = {
     "final_answer": MeanMetric(conclusions.final_answer),
     "number_match": MeanMetric(conclusions.number_match),
     "denotation": MeanMetric(structures.denotation),
+    "answer_set": MeanMetric(lists.answer_set),
+    "answer_f1": MeanMetric(lists.answer_f1),
+    "hits_at_1": MeanMetric(lists.hits_at_1),
+    "list_em": MeanMetric(lists.list_em),
+    "list_f1": MeanMetric(lists.list_f1),
     "joint_goal": MeanMetric(structures.joint_goal),
     "slot_f1": MeanMetric(structures.slot_f1),
     "exact_set_match": queries.ExactSetMatch(),
     "execution": queries.Execution(),
     "query_match": MeanMetric(structures.query_match),
+    "frame_match": MeanMetric(structures.frame_match),
     "logical_form": MeanMetric(structures.logical_form),
+    "entity_f1": entities.EntityF1(),
     "bleu": SacreBleu("bleu"),
     "chrf": SacreBleu("chrf"),
     "f1": ConfusionMetric("f1"),
@@ -79,32 +88,45 @@ def find(name: str) -> Metric:
     return METRICS[name]
 
 
-def measure(names: Sequence[str], answers: Sequence[Answer]) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """The values of metrics, and why some have none.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What metrics find in answers, by their names.
+
+    Attributes:
+      values: of each answer on its own, where it has any.
+      statistics: of each answer, of metrics that only many answers together have and that read files: these may
+        not be there when scores are made.
+      missing: why a metric could not be computed.
+    """
+
+    values: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    statistics: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def measure(names: Sequence[str], answers: Sequence[Answer]) -> Measured:
+    """What metrics find in answers, and why some find nothing.
 
     Args:
       names: of the metrics; the first one, which is aggregated, must be computable.
 
-    Returns:
-      By name the value of each answer, of metrics that answers have on their own; by name why a metric could not
-      be computed.
-
     Raises:
       InputError: there is no such metric, or the first cannot be computed.
     """
-    values: dict[str, list[float]] = {}
-    missing: dict[str, str] = {}
+    measured = Measured()
     for name in names:
+        metric = find(name)
         try:
-            found = find(name).values(answers)
+            found = metric.values(answers)
+            if found is not None:
+                measured.values[name] = found
+            elif metric.reads_files:
+                measured.statistics[name] = metric.statistics(answers).tolist()
         except NotComputable as error:
             if name == names[0]:
                 raise
-            missing[name] = " ".join(str(error).split())
-            continue
-        if found is not None:
-            values[name] = found
-    return values, missing
+            measured.missing[name] = " ".join(str(error).split())
+    return measured
 
 
 def score(name: str, answers: Sequence[Answer]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Answer:
       scores: of the candidates, log-likelihoods by the scorer that chose, or ().
       uid: of the example, by which MultiRC tells its questions apart.
       metric_data: of the example, JSON: the schema that queries are read by.
-      databases: the folder in which queries find their databases, "" if there is none.
+      databases: the folder of the files that metrics read, such as databases; "" if there is none.
     """
 
     prediction: str
@@ -46,7 +46,13 @@ class NotComputable(InputError):
 
 
 class Metric(Protocol):
-    """A metric; scores run from 0 to 100, correlations from -100."""
+    """A metric; scores run from 0 to 100, correlations from -100.
+
+    Attributes:
+      reads_files: whether `find_data` has anything to look for.
+    """
+
+    reads_files: ClassVar[bool]
 
     def values(self, answers: Sequence[Answer]) -> list[float] | None:
         """The score of each answer on its own, or None where only many answers have a score.
@@ -69,9 +75,28 @@ class Metric(Protocol):
     def cluster(self, uid: str) -> str:
         """What is drawn together with an example: by default the example alone."""
 
+    def find_data(self, metric_data: str, databases: str) -> None:
+        """Looks for the files by which an answer with this `metric_data` is judged.
+
+        Raises:
+          NotComputable: one is missing.
+        """
+
+
+class _Defaults:
+    """What most metrics do: draw examples one by one, and read no files."""
+
+    reads_files: ClassVar[bool] = False
+
+    def cluster(self, uid: str) -> str:
+        return uid
+
+    def find_data(self, metric_data: str, databases: str) -> None:
+        """Looks for nothing."""
+
 
 @dataclasses.dataclass(frozen=True)
-class MeanMetric:
+class MeanMetric(_Defaults):
     """The mean over answers of a function of prediction and references."""
 
     value: Value
@@ -85,18 +110,12 @@ class MeanMetric:
     def combine(self, statistics: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return ratio(weights @ statistics[:, 0], weights.sum(axis=1))
 
-    def cluster(self, uid: str) -> str:
-        return uid
 
-
-class CorpusMetric:
+class CorpusMetric(_Defaults):
     """A metric that only many answers together have."""
 
     def values(self, answers: Sequence[Answer]) -> list[float] | None:
         return None
-
-    def cluster(self, uid: str) -> str:
-        return uid
 
 
 def best(value: Callable[[str, str], float]) -> Value:

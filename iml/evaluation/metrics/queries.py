@@ -11,6 +11,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 from iml.evaluation.metrics.base import Answer, MeanMetric, NotComputable
 from iml.evaluation.metrics.sql.execution import same_results
@@ -37,6 +38,10 @@ class Execution(MeanMetric):
     """Execution accuracy; what fails or takes too long is wrong."""
 
     value: None = None
+    reads_files: ClassVar[bool] = True
+
+    def find_data(self, metric_data: str, databases: str) -> None:
+        find_databases(metric_data, databases)
 
     def values(self, answers: Sequence[Answer]) -> list[float]:
         # All are looked up before any is run.

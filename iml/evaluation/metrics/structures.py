@@ -51,6 +51,17 @@ def query_match(prediction: str, reference: str) -> float:
 
 
 @best
+def frame_match(prediction: str, reference: str) -> float:
+    """Whether two parses of MTOP have the same intent and the same slots, whatever their words.
+
+    "Template accuracy" of UnifiedSKG (`metrics/mtop/top_metrics.py`, "intent_arg_accuracy"): of nested slots those
+    that hold words themselves. What is no parse is wrong.
+    """
+    frame = _frame(prediction)
+    return 100.0 * (frame is not None and frame == _frame(reference))
+
+
+@best
 def logical_form(prediction: str, reference: str) -> float:
     """WikiSQL's logical form accuracy: the same column and aggregate, the same conditions in any order.
 
@@ -63,6 +74,26 @@ def logical_form(prediction: str, reference: str) -> float:
 def _form(text: str) -> tuple[str, frozenset[str]]:
     head, _, conditions = " ".join(text.lower().split()).partition(" where ")
     return head, frozenset(conditions.split(" and "))
+
+
+def _frame(text: str) -> tuple[str, frozenset[tuple[str, ...]]] | None:
+    """The intent and, as paths of labels, what holds words; None for what is no single bracketed parse."""
+    path: list[str] = []
+    slots: set[tuple[str, ...]] = set()
+    intent = None
+    for token in text.split():
+        if intent is not None and not path:
+            return None
+        if token.startswith("["):
+            path.append(token[1:])
+            intent = token[1:] if intent is None else intent
+        elif not path:
+            return None
+        elif token == "]":
+            path.pop()
+        else:
+            slots.add(tuple(path[1:]))
+    return None if path or intent is None else (intent, frozenset(slots))
 
 
 def _answers(text: str) -> list[str]:

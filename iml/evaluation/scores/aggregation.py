@@ -230,7 +230,7 @@ def primary_scorer(header: Mapping[str, Any]) -> str:
 
 
 def measure(name: str, scorer: str = _SCORER) -> Measure:
-    """How a metric measures prediction lines: by the values in them, or a corpus metric by the answers.
+    """How a metric measures prediction lines: by what stands in them, or a corpus metric by the answers.
 
     Args:
       scorer: whose scores become probabilities.
@@ -238,6 +238,8 @@ def measure(name: str, scorer: str = _SCORER) -> Measure:
     metric = METRICS.get(name)
     if not isinstance(metric, CorpusMetric):
         return _by_line(partial(_metric, name=name))
+    if metric.reads_files:
+        return Measure(lambda lines: np.array([line["statistics"][name] for line in lines]), metric)
     return Measure(lambda lines: metric.statistics([_answer(line, scorer) for line in lines]), metric)
 
 

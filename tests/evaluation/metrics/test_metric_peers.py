@@ -3,6 +3,7 @@
 Predictions are drawn from the references of the same set, so that they are right, near and wrong in turn.
 """
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -212,15 +213,19 @@ def test_structures(metric, prediction, reference, expected):
     assert score(metric, [Answer(prediction, [reference])]) == pytest.approx(expected)
 
 
-def test_a_weighted_set_scores_like_the_answers_repeated():
+def test_a_weighted_set_scores_like_the_answers_repeated(tmp_path):
     """This is what bootstrap rests on."""
+    (tmp_path / "kvret_entities.json").write_text(json.dumps({"verdict": ["no", "yes"]}))
+    databases = str(tmp_path)
     names = ("no", "yes")
     answers = []
     for number in range(40):
         right = str(RNG.choice(names))
         scores = RNG.normal(size=2)
         uid = f"{number // 10}-{number // 5}-{number}"
-        answers.append(Answer(names[int(np.argmax(scores))], [right], names, scores, uid))
+        answers.append(
+            Answer(names[int(np.argmax(scores))], [right], names, scores, uid, databases=databases)
+        )
     numbers = [
         Answer(f"{RNG.integers(5)} of a b", [f"{RNG.integers(5)} of a c", "x"], uid=a.uid) for a in answers
     ]
@@ -233,7 +238,7 @@ def test_a_weighted_set_scores_like_the_answers_repeated():
         for copy in range(2):
             # A question drawn twice is two questions.
             repeated += [
-                Answer(a.prediction, a.references, a.candidates, a.scores, f"{copy}{a.uid}")
+                dataclasses.replace(a, uid=f"{copy}{a.uid}")
                 for a, count in zip(given, times, strict=True)
                 if count > copy
             ]

@@ -77,8 +77,10 @@ def test_real_queries_match_as_often_as_spiders_scorer_says(real_data):
 
 def test_what_is_missing_is_told_and_never_scored(databases):
     answers = [answer("select 1", "SELECT count(*) FROM Orders")]
-    values, uncomputed = measure(("exact_set_match", "execution", "rouge_l"), answers)
-    assert values.keys() == {"exact_set_match", "rouge_l"} and "Suite.databases" in uncomputed["execution"]
+    found = measure(("exact_set_match", "execution", "rouge_l"), answers)
+    assert found.values.keys() == {"exact_set_match", "rouge_l"}
+    uncomputed = found.missing
+    assert uncomputed.keys() == {"execution"} and "Suite.databases" in uncomputed["execution"]
     with pytest.raises(NotComputable, match="no databases"):
         measure(("execution", "rouge_l"), answers)
     lines = [make_prediction("t", 0, 0, 0, uncomputed=uncomputed)]

@@ -95,7 +95,7 @@ def test_means_over_instances_are_those_of_the_official_code(real_data):
         cards[name] = make_card(name, category=category, metrics=VERDICTS["metrics"])
         predictions, references = read_task(file, size)
         answers = [metrics.Answer(*pair) for pair in zip(predictions, references, strict=True)]
-        values, _ = metrics.measure(VERDICTS["metrics"], answers)
+        values = metrics.measure(VERDICTS["metrics"], answers).values
         for row, found in enumerate(zip(*values.values(), strict=True)):
             line = make_prediction(name, 0, row, 0)
             lines.append(line | {"metrics": dict(zip(values, found, strict=True))})
