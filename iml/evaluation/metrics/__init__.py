@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -99,9 +99,9 @@ class Measured:
       missing: why a metric could not be computed.
     """
 
-    values: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    statistics: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
-    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Sequence[float]]
+    statistics: Mapping[str, Sequence[Sequence[float]]]
+    missing: Mapping[str, str]
 
 
 def measure(names: Sequence[str], answers: Sequence[Answer]) -> Measured:
@@ -113,20 +113,20 @@ def measure(names: Sequence[str], answers: Sequence[Answer]) -> Measured:
     Raises:
       InputError: there is no such metric, or the first cannot be computed.
     """
-    measured = Measured()
+    values, statistics, missing = {}, {}, {}
     for name in names:
         metric = find(name)
         try:
             found = metric.values(answers)
             if found is not None:
-                measured.values[name] = found
+                values[name] = found
             elif metric.reads_files:
-                measured.statistics[name] = metric.statistics(answers).tolist()
+                statistics[name] = metric.statistics(answers).tolist()
         except NotComputable as error:
             if name == names[0]:
                 raise
-            measured.missing[name] = " ".join(str(error).split())
-    return measured
+            missing[name] = " ".join(str(error).split())
+    return Measured(values, statistics, missing)
 
 
 def score(name: str, answers: Sequence[Answer]) -> float:
