@@ -98,6 +98,19 @@ def test_only_what_changed_is_made_again(own, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    "damage", [pathlib.Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:100])]
+)
+def test_a_file_that_the_store_lost_is_made_again(own, damage):
+    first = prepare(own)
+    [lost] = (own / "store" / "own.t03").rglob("*.array_record")
+    kept = {path: made for path, made in times(own).items() if path != lost}
+    damage(lost)
+    assert prepare(own) == first
+    assert ExampleStore(own / "store").read("own.t03", "train", 29).target == "32"
+    assert kept.items() <= times(own).items()
+
+
 def test_a_definition_that_the_reader_names_counts_as_its_code(own):
     (own / "own_lines.py").write_text(MODULE + '\nDEFINITIONS = "own.json"\n')
     (own / "definitions").mkdir()

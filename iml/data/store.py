@@ -152,8 +152,9 @@ class ExampleStore:
         return task_folder(self.path, task, self.tasks[task].fingerprint) / f"{split}.array_record"
 
     def _damaged(self, task: str, split: str, reason: str) -> InputError:
+        remedy = "Remove its folder and make it again with python -m iml.prepare"
         return InputError(
-            f"the store's file is damaged: {reason}", path=self._file(task, split), remedy=REMEDY
+            f"the store's file is damaged: {reason}", path=self._file(task, split), remedy=remedy
         )
 
     def _reader(self, task: str, split: str) -> ArrayRecordReader:
@@ -163,13 +164,9 @@ class ExampleStore:
                 self._readers.move_to_end(key)
                 return self._readers[key]
             try:
-                reader = ArrayRecordReader(os.fspath(self._file(task, split)), options=_READER_OPTIONS)
-                records = reader.num_records()
+                reader = _open(self._file(task, split), self.tasks[task].splits[split].rows)
             except (RuntimeError, ValueError, OSError) as error:
                 raise self._damaged(task, split, str(error)) from error
-            expected = self.tasks[task].splits[split].rows
-            if records != expected:
-                raise self._damaged(task, split, f"{records} records where the index has {expected}")
             self._readers[key] = reader
             # An evicted reader that another thread still uses lives until that thread lets go of it.
             while len(self._readers) > self._max_open:
@@ -210,11 +207,16 @@ def task_folder(path: str | os.PathLike[str], task: str, fingerprint: str) -> pa
 
 
 def find_task(path: str | os.PathLike[str], task: str, fingerprint: str) -> TaskEntry | None:
-    """The entry of a task that is already written with this fingerprint, whether or not an index names it."""
+    """The entry of a task that is already written with this fingerprint, whether or not an index names it.
+
+    None also where one of its files is missing or cut short, so that it is written again.
+    """
+    folder = task_folder(path, task, fingerprint)
     try:
-        text = (task_folder(path, task, fingerprint) / CARD).read_text(encoding="utf-8")
-        entry = TaskEntry.from_json(json.loads(text))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        entry = TaskEntry.from_json(json.loads((folder / CARD).read_text(encoding="utf-8")))
+        for split, info in entry.splits.items():
+            _open(folder / f"{split}.array_record", info.rows).close()
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return entry if entry.fingerprint == fingerprint else None
 
@@ -304,6 +306,19 @@ def hash_strings(*parts: str) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
+
+
+def _open(file: pathlib.Path, rows: int) -> ArrayRecordReader:
+    """A reader of a split's file.
+
+    Raises:
+      OSError, RuntimeError, ValueError: it is missing or damaged, or does not hold so many records.
+    """
+    reader = ArrayRecordReader(os.fspath(file), options=_READER_OPTIONS)
+    records = reader.num_records()
+    if records != rows:
+        raise ValueError(f"{records} records where the index has {rows}")
+    return reader
 
 
 def _write_split(file: pathlib.Path, examples: Iterable[Example]) -> SplitInfo:
