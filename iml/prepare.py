@@ -359,21 +359,44 @@ def _prepare_all(
     # The server imports TensorFlow once and forks the workers, before any thread of ours exists.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["iml.seqio_bridge", *task_modules])
+    start = functools.partial(
+        concurrent.futures.ProcessPoolExecutor,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(tuple(task_modules), data_dir),
+    )
     chunks = [{name: takes[name] for name in chunk} for chunk in _in_chunks(names)]
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, context, _start_worker, (tuple(task_modules), data_dir)
-    ) as pool:
+    unfinished = []
+    with start(processes) as pool:
         futures = {pool.submit(_prepare_chunk, chunk, store_dir): chunk for chunk in chunks}
         try:
             for future in concurrent.futures.as_completed(futures):
                 try:
                     yield from future.result()
                 except concurrent.futures.process.BrokenProcessPool:
-                    # One task may have taken its process with it: here each gets another chance.
-                    yield from _prepare_chunk(futures[future], store_dir)
+                    unfinished.append(futures[future])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    # One task has taken its process with it, and that all the others.
+    with concurrent.futures.ThreadPoolExecutor(processes) as threads:
+        for outcomes in threads.map(functools.partial(_prepare_apart, start, store_dir), unfinished):
+            yield from outcomes
+
+
+def _prepare_apart(
+    start: Callable[[int], concurrent.futures.ProcessPoolExecutor], store_dir: str, takes: Mapping[str, Take]
+) -> list[Outcome]:
+    """Outcomes of some tasks from a process that is theirs alone; from one for each if one of them ends it."""
+    try:
+        with start(1) as pool:
+            return pool.submit(_prepare_chunk, takes, store_dir).result()
+    except concurrent.futures.process.BrokenProcessPool:
+        if len(takes) > 1:
+            parts = ({name: take} for name, take in takes.items())
+            return [outcome for part in parts for outcome in _prepare_apart(start, store_dir, part)]
+        [name] = takes
+        return [Outcome(name, failure="its process was killed: is there too little memory?")]
 
 
 def _start_worker(task_modules: Sequence[str], data_dir: str) -> None:

@@ -149,6 +149,16 @@ def test_a_bad_task_is_left_out_and_told(own, capsys):
         prepare(own)
 
 
+def test_a_task_that_kills_its_process_is_left_out_and_told(own):
+    ending = "    import os\n    if 't05' in str(path): os.kill(os.getpid(), 9)\n    for number"
+    (own / "own_killer.py").write_text(MODULE.replace("    for number", ending))
+    entries = prepare(own, processes=2, modules=("own_killer",))
+    opened = ExampleStore(own / "store")
+    assert len(entries) == 19 and opened.failures.keys() == {"own.t05"}
+    assert "process was killed" in opened.failures["own.t05"]
+    assert opened.read("own.t06", "train", 0).target == "6"
+
+
 def test_a_family_without_data_is_left_out_and_told(own, capsys):
     modules = ("tasks.super_natural_instructions", "own_lines")
     assert len(prepare(own, modules=modules)) == 20
