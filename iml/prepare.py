@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import fnmatch
 import functools
@@ -247,7 +248,9 @@ def find_prepared(name: str, store_dir: str, take: Take = _ALL) -> Outcome | Non
     """What the store holds of a task already, or why it cannot be prepared; None if it is to be prepared."""
 
     def find(name: str, store_dir: str, take: Take) -> Outcome | None:
-        entry = store.find_task(store_dir, name, _fingerprint(name, take))
+        with _reading():
+            fingerprint = _fingerprint(name, take)
+        entry = store.find_task(store_dir, name, fingerprint)
         return entry and Outcome(name, entry, reused=True)
 
     return _told_if_failed(name, find, store_dir, take)
@@ -283,7 +286,8 @@ def _write(name: str, store_dir: str, take: Take) -> Outcome:
         examples[split], count = take_split(read, name, split, take)
         if count is not None:
             underlying[split] = count
-    card, fingerprint = registry.card(name), _fingerprint(name, take)
+    with _reading():
+        card, fingerprint = registry.card(name), _fingerprint(name, take)
     return Outcome(name, store.write_task(store_dir, card, examples, fingerprint, underlying))
 
 
@@ -314,16 +318,26 @@ def _fingerprint(name: str, take: Take) -> str:
 def _examples(name: str, split: str, files: Sequence[str]) -> Iterator[Example]:
     from iml import seqio_bridge
 
-    for number, fields in enumerate(seqio_bridge.read_fields(name, split)):
-        try:
-            yield Example.from_json(fields)
-        except InputError as error:
-            raise InputError(
-                f"example {number} of {split}: {error.problem}",
-                path=files[0] if len(files) == 1 else None,
-                field=error.field,
-                remedy=error.remedy,
-            ) from error
+    with _reading():
+        for number, fields in enumerate(seqio_bridge.read_fields(name, split)):
+            try:
+                yield Example.from_json(fields)
+            except InputError as error:
+                raise InputError(
+                    f"example {number} of {split}: {error.problem}",
+                    path=files[0] if len(files) == 1 else None,
+                    field=error.field,
+                    remedy=error.remedy,
+                ) from error
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Tells an `OSError` of a task's own files apart from one of the store, which ends the run."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", path=error.filename) from error
 
 
 def _prepare_all(

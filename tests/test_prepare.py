@@ -149,6 +149,15 @@ def test_a_bad_task_is_left_out_and_told(own, capsys):
         prepare(own)
 
 
+def test_a_file_that_a_reader_does_not_find_is_no_full_disk(own):
+    (own / "own_lost.py").write_text(
+        MODULE.replace("Path(path).read", "Path(path.replace('t05', 'none')).read")
+    )
+    assert len(prepare(own, modules=("own_lost",))) == 19
+    [(name, reason)] = ExampleStore(own / "store").failures.items()
+    assert name == "own.t05" and "none.txt: cannot be read (No such file or directory)" in reason
+
+
 def test_a_task_that_kills_its_process_is_left_out_and_told(own):
     ending = "    import os\n    if 't05' in str(path): os.kill(os.getpid(), 9)\n    for number"
     (own / "own_killer.py").write_text(MODULE.replace("    for number", ending))
