@@ -6,6 +6,7 @@ This module and `iml.prepare` are the only ones of `iml` that import SeqIO and T
 from __future__ import annotations
 
 import contextlib
+import difflib
 import functools
 import json
 import os
@@ -49,6 +50,18 @@ with _silence():
 VOCABULARY_VARIABLE = "IML_VOCABULARY"
 
 Read = Callable[[str], Iterable[Mapping[str, Any]]]
+
+#: Preprocessors of SeqIO's that a task's text stops before: what they do is done later, or not at all.
+_NOT_TEXT = frozenset(
+    (
+        seqio.preprocessors.tokenize,
+        seqio.preprocessors.tokenize_and_append_eos,
+        seqio.preprocessors.append_eos,
+        seqio.preprocessors.append_eos_after_trim,
+    )
+)
+#: Seed of preprocessors that draw at random (`seqio.map_over_dataset(num_seeds=...)`).
+SEED = 0
 
 
 class PythonSource(seqio.DataSource):
@@ -167,8 +180,8 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(array: Any) -> Any:
             if array.ndim == 1:
-                return self.vocabulary.decode(array.tolist()).encode()
-            return [self.vocabulary.decode(row.tolist()).encode() for row in array]
+                return self._decode(array.tolist()).encode()
+            return [self._decode(row.tolist()).encode() for row in array]
 
         return tf.numpy_function(decode, [ids], tf.string)
 
@@ -177,6 +190,13 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def __hash__(self) -> int:
         return hash(self._directory)
+
+
+class TargetVocabulary(SeqioVocabulary):
+    """The vocabulary of targets and predictions: the space that parts one from its source is not its text."""
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return super()._decode(ids).removeprefix(" ")
 
 
 def set_vocabulary(directory: str | os.PathLike[str]) -> None:
@@ -210,8 +230,8 @@ def _tokenize(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 OUTPUT_FEATURES = {
-    name: seqio.Feature(SeqioVocabulary(), add_eos=False, required=name == "targets")
-    for name in ("inputs", "targets")
+    "inputs": seqio.Feature(SeqioVocabulary(), add_eos=False, required=False),
+    "targets": seqio.Feature(TargetVocabulary(), add_eos=False),
 }
 
 
@@ -231,7 +251,8 @@ def add_task(
       name: the task's name, if the card is a function.
       source: any SeqIO data source; `PythonSource` for examples that Python yields.
       preprocessors: as in `seqio.Task`; what they yield has the text features `inputs` and `targets`, and
-        any other field of an `Example`. Tokenising is not theirs to do.
+        any other field of an `Example`. Tokenising is not theirs to do: SeqIO's own preprocessors that do it,
+        and its `CacheDatasetPlaceholder`, are passed over.
       metric_fns: as in `seqio.Task`; the card's metrics if it is None.
       postprocess_fn: as in `seqio.Task`; by default a target becomes the list of its example's references.
 
@@ -240,6 +261,7 @@ def add_task(
     """
     registry.add_card(card, name)
     name = name or card.name
+    preprocessors = [step for step in preprocessors if not _is_for_tokens(step)]
     try:
         task = seqio.TaskRegistry.add(
             name,
@@ -256,6 +278,49 @@ def add_task(
     if metric_fns is not None:
         _OWN_METRICS.add(name)
     return task
+
+
+def add_seqio_task(card: TaskCard, task: str | seqio.Task) -> seqio.Task:
+    """Registers what a plain SeqIO task reads, under the card's name, as `add_task` does.
+
+    Its metrics and postprocessing stay its own; without metrics it gets the card's.
+
+    Args:
+      task: a task or the name of a registered one, such as "glue_cola_v002".
+
+    Raises:
+      InputError: there is no such task, or already one of the card's name; or its metrics are `metric_objs`.
+    """
+    if isinstance(task, str):
+        if task not in seqio.TaskRegistry.names():
+            near = difflib.get_close_matches(task, seqio.TaskRegistry.names(), n=1)
+            remedy = f"Did you mean {near[0]}?" if near else "Import the module that registers it"
+            raise InputError(f"SeqIO knows no task {task!r}", remedy=remedy)
+        task = seqio.TaskRegistry.get(task)
+    metric_fns = task.metric_fns
+    if len(task.metric_objs) > len(metric_fns):
+        raise InputError(
+            "has metric_objs, which are not computed", field=task.name, remedy="Give it metric_fns, or none"
+        )
+    return add_task(
+        card,
+        source=task.source,
+        preprocessors=task.preprocessors,
+        metric_fns=metric_fns or None,
+        postprocess_fn=(task.postprocessor or _as_it_is) if metric_fns else None,
+    )
+
+
+def _as_it_is(text: str, **_: Any) -> str:
+    return text
+
+
+def _is_for_tokens(step: Callable[..., Any]) -> bool:
+    if isinstance(step, seqio.CacheDatasetPlaceholder):
+        return True
+    while isinstance(step, functools.partial):
+        step = step.func
+    return step in _NOT_TEXT
 
 
 def names_with_own_metrics() -> frozenset[str]:
@@ -308,7 +373,8 @@ def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
     """The examples of a registered task as mappings of `Example`'s fields, in the source's order.
 
     A `PythonSource` without preprocessors is read directly. Any other task runs through TensorFlow up to
-    its text features; where it yields no `uid`, the place in the split serves.
+    its text features; where it yields no `uid`, the place in the split serves. What preprocessors draw at random
+    is the same each time.
     """
     task = seqio.TaskRegistry.get(name)
     preprocessors = _TEXT_PREPROCESSORS[name]
@@ -316,13 +382,14 @@ def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
         yield from task.source.read(split)
         return
     dataset = task.source.get_dataset(split=split, shuffle=False)
-    for preprocessor in preprocessors:
-        dataset = preprocessor(dataset)
+    given = {"sequence_length": None, "output_features": task.output_features}
+    with seqio.map_seed_manager(SEED):
+        for preprocessor in preprocessors:
+            dataset = seqio.utils.add_kwargs_to_transform(preprocessor, **given)(dataset)
     known = {*Example.__slots__, "inputs", "targets"}
     for number, fields in enumerate(dataset.as_numpy_iterator()):
         example = {key: text_of(value) for key, value in fields.items() if key in known}
-        example.setdefault("uid", f"{split}-{number}")
-        yield example
+        yield {"uid": f"{split}-{number}", "inputs": "", **example}
 
 
 def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
@@ -341,10 +408,11 @@ def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
 
 
 def text_of(value: Any) -> Any:
-    """Bytes, or arrays of them, as text; anything else as it is."""
+    """Bytes, or arrays of them, as text; anything else as Python has it."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return [text_of(item) for item in value.tolist()] if hasattr(value, "tolist") else value
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [text_of(item) for item in value] if isinstance(value, list) else value
 
 
 def reader_modules(name: str) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def score(name: str, lines: Sequence[Prediction], engine: Engine) -> dict[str, A
 def _examples(task: Any, lines: Sequence[Prediction]) -> list[Mapping[str, Any]]:
     """The task's examples that the lines are answers to, as SeqIO's evaluator has them."""
     [split] = {line["split"] for line in lines}
-    dataset = task.get_dataset(None, split=split, shuffle=False, num_epochs=1)
+    dataset = task.get_dataset(None, split=split, shuffle=False, num_epochs=1, seed=seqio_bridge.SEED)
     by_uid = {}
     for number, example in enumerate(dataset.as_numpy_iterator()):
         by_uid[seqio_bridge.text_of(example.get("uid", f"{split}-{number}"))] = example

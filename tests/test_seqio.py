@@ -1,6 +1,7 @@
 """What a SeqIO user gets from the registry: tasks, mixtures, token features, the evaluator."""
 
 import builtins
+import functools
 import io
 import pathlib
 import time
@@ -19,6 +20,7 @@ from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
+from iml.prepare import prepare_task
 from iml.seqio_bridge import seqio
 from tasks import mixtures, pocket, super_natural_instructions
 
@@ -175,6 +177,88 @@ def test_a_task_may_bring_its_own_metrics_and_every_reference_counts():
         predictions = [(0, vocabulary.encode(answer))]
         metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=lambda _, p=predictions: p)
         assert metrics.result()["own.sums"] == {"right": share}
+
+
+PLAIN = "plain_capitals_v001"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """A task as SeqIO's users register them: cached, tokenised, with a random choice and a metric of text."""
+    file = tmp_path / "lines.tsv"
+    file.write_text("".join(f"Country {i}\tTown {i}\n" for i in range(20)))
+
+    @seqio.map_over_dataset
+    def parse(line):
+        parts = tf.strings.split(line, "\t")
+        return {"country": parts[0], "town": parts[1]}
+
+    @seqio.map_over_dataset(num_seeds=1)
+    def ask(fields, seed):
+        number = tf.strings.as_string(tf.random.stateless_uniform([], seed, 0, 10**6, tf.int32))
+        return {**fields, "question": tf.strings.join(["Question ", number, ": ", fields["country"], "?"])}
+
+    def keep(dataset, sequence_length, output_features):
+        assert sequence_length in (None, LENGTHS) and "targets" in output_features
+        return dataset
+
+    def share_right(targets, predictions):
+        return {"right": float(np.mean([t == p for t, p in zip(targets, predictions, strict=True)]))}
+
+    tf = seqio_bridge.tf
+    vocabulary = seqio.ByteVocabulary()
+    seqio.TaskRegistry.add(
+        PLAIN,
+        source=seqio.TextLineDataSource({"train": str(file), "validation": str(file)}),
+        preprocessors=[
+            parse,
+            seqio.CacheDatasetPlaceholder(),
+            ask,
+            functools.partial(seqio.preprocessors.rekey, key_map={"inputs": "question", "targets": "town"}),
+            keep,
+            functools.partial(seqio.preprocessors.tokenize, with_eos=False),
+            seqio.preprocessors.append_eos,
+        ],
+        output_features={name: seqio.Feature(vocabulary) for name in ("inputs", "targets")},
+        metric_fns=[share_right],
+    )
+    yield
+    seqio.TaskRegistry.remove(PLAIN)
+
+
+def test_a_plain_seqio_task_is_taken_as_it_is(plain):
+    card = TaskCard("own.capitals", "own", "Question Answering")
+    seqio_bridge.add_seqio_task(card, PLAIN)
+    rows = list(seqio_bridge.read_fields("own.capitals", "train"))
+    assert [row["targets"] for row in rows] == [f"Town {i}" for i in range(20)]
+    assert len({row["inputs"].partition(":")[0] for row in rows}) == 20
+    assert list(seqio_bridge.read_fields("own.capitals", "train")) == rows  # random choices too
+    seen = features("own.capitals", seed=seqio_bridge.SEED)
+    assert [fields["inputs_pretokenized"].decode() for fields in seen] == [row["inputs"] for row in rows]
+    converter = seqio.EncDecFeatureConverter(pack=False)
+    evaluator = seqio.Evaluator("own.capitals", converter, sequence_length=LENGTHS)
+
+    def predict(dataset):
+        ids = np.stack([fields["decoder_target_tokens"] for _, fields in dataset.as_numpy_iterator()])
+        return list(enumerate(ids[np.arange(20) // 2 * 2].tolist()))
+
+    metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=predict)
+    assert metrics.result()["own.capitals"] == {"right": 0.5}
+    with pytest.raises(InputError, match=rf"no task 'plain_capitals'.*Did you mean {PLAIN}"):
+        seqio_bridge.add_seqio_task(card, "plain_capitals")
+
+
+def test_targets_that_are_no_text_are_told(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_text("a\nb\n")
+    source = seqio.TextLineDataSource({"train": str(file)})
+    label = [lambda dataset: dataset.map(lambda line: {"inputs": line, "targets": 1})]
+    seqio_bridge.add_task(TaskCard("own.labels", "own", "Misc."), source=source, preprocessors=label)
+    outcome = prepare_task("own.labels", str(tmp_path / "store"))
+    assert "example 0 of train: must be a string, not 1" in outcome.failure
+    text = [lambda dataset: dataset.map(lambda line: {"targets": line})]
+    seqio_bridge.add_task(TaskCard("own.text", "own", "Misc."), source=source, preprocessors=text)
+    assert not prepare_task("own.text", str(tmp_path / "store")).failure
 
 
 def test_a_name_is_registered_once_and_can_be_taken_back():
