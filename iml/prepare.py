@@ -195,11 +195,15 @@ def load_tasks(task_modules: Sequence[str], data_dir: str, strict: bool = False)
     absent: dict[str, InputError] = {}
     for name in task_modules:
         register = _import_register(name)
-        before = len(registry.names())
+        from iml import seqio_bridge  # after what tells that SeqIO is not installed
+
+        before = set(registry.names())
         try:
             register(os.fspath(data_dir))
-            if len(registry.names()) == before:
+            registered = set(registry.names()) - before
+            if not registered:
                 raise InputError(f"{name} registered no task", path=data_dir or None)
+            seqio_bridge.registered_by(name, registered)
         except InputError as error:
             if strict:
                 raise

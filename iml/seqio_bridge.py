@@ -359,6 +359,7 @@ def _references(text: str, example: Mapping[str, Any] | None = None, is_target: 
 
 _TEXT_PREPROCESSORS: dict[str, tuple[Callable[..., Any], ...]] = {}
 _OWN_METRICS: set[str] = set()
+_REGISTERED_BY: dict[str, str] = {}
 
 
 def remove_task(name: str) -> None:
@@ -367,6 +368,7 @@ def remove_task(name: str) -> None:
     registry.remove(name)
     _TEXT_PREPROCESSORS.pop(name, None)
     _OWN_METRICS.discard(name)
+    _REGISTERED_BY.pop(name, None)
 
 
 def read_fields(name: str, split: str) -> Iterator[Mapping[str, Any]]:
@@ -415,6 +417,11 @@ def text_of(value: Any) -> Any:
     return [text_of(item) for item in value] if isinstance(value, list) else value
 
 
+def registered_by(module: str, names: Iterable[str]) -> None:
+    """Notes the module whose `register` registered some tasks: it chose what their readers are called with."""
+    _REGISTERED_BY.update(dict.fromkeys(names, module))
+
+
 def reader_modules(name: str) -> tuple[str, ...]:
     """Names of the modules whose code decides what a task's examples are."""
     source = seqio.TaskRegistry.get(name).source
@@ -424,4 +431,6 @@ def reader_modules(name: str) -> tuple[str, ...]:
         while isinstance(function, functools.partial):
             function = function.func
         modules.append(getattr(function, "__module__", type(function).__module__))
+    if name in _REGISTERED_BY:
+        modules.append(_REGISTERED_BY[name])
     return tuple(dict.fromkeys(modules))

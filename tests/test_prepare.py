@@ -124,6 +124,20 @@ def test_a_definition_that_the_reader_names_counts_as_its_code(own):
     assert all(entry.fingerprint != first[name].fingerprint for name, entry in again.items())
 
 
+def test_what_a_module_calls_its_reader_with_counts_as_its_code(own, monkeypatch):
+    reader = MODULE.replace('"source": source', '"source": asked + source').replace(
+        "path, split", "asked, path, split"
+    )
+    (own / "readers_of_others.py").write_text(reader.partition("def register")[0])
+    module = MODULE.replace("def read", "from readers_of_others import read as read_lines\n\ndef read")
+    module = module.replace("partial(read, ", "partial(read_lines, 'ASKED ', ")
+    for asked in ("What is ", "How much makes "):
+        monkeypatch.delitem(sys.modules, "own_lines", raising=False)
+        (own / "own_lines.py").write_text(module.replace("ASKED ", asked))
+        prepare(own)
+        assert ExampleStore(own / "store").read("own.t03", "train", 1).source == f"{asked}3 + 1 ="
+
+
 def test_any_number_of_processes_makes_the_same_store(own):
     assert prepare(own, "two", processes=2) == prepare(own, "one")
     assert ExampleStore(own / "two").fingerprint == ExampleStore(own / "one").fingerprint
