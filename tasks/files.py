@@ -11,6 +11,7 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import os
 import zlib
@@ -24,6 +25,8 @@ from iml.errors import InputError
 Path = str | os.PathLike[str]
 Record = dict[str, Any]
 
+#: A line after a table's last: a quoted field that is not closed takes it in.
+_END = "end of the table"
 _KINDS = {
     str: "a string",
     list: "a list",
@@ -125,18 +128,30 @@ def table(
       names: the columns' names where the file has no header; a file with a header must have none missing.
 
     Raises:
-      InputError: the file cannot be read, or a row has too few or too many columns.
+      InputError: the file cannot be read, a row has too few or too many columns, or quotes are left open, which
+        would make one field of all the rows that follow.
     """
     with io.StringIO(text(path), newline="") as file:
-        reader = csv.DictReader(file, list(names) or None, delimiter=delimiter, quoting=quoting)
+        closed = itertools.chain(file, [_END])
+        reader = csv.DictReader(closed, list(names) or None, delimiter=delimiter, quoting=quoting)
+        begins = 1
         try:
+            if reader.fieldnames == [_END]:
+                return
             for row in reader:
-                if None in row or None in row.values():
+                first, *others = row.values()
+                if first == _END:
+                    return
+                if any(isinstance(value, str) and value.endswith(_END) for value in (first, *others)):
+                    break
+                if None in row or None in others:
                     problem = f"has not {len(reader.fieldnames or ())} columns"
                     raise InputError(problem, path=path, line=reader.line_num)
                 yield reader.line_num, row
+                begins = reader.line_num + 1
         except csv.Error as error:
             raise InputError(f"is not a table: {error}", path=path, line=reader.line_num) from error
+    raise InputError("the row that begins here has quotes that do not end", path=path, line=begins)
 
 
 def field(record: Any, name: str, kind: type | tuple[type, ...], path: Path, line: int | None = None) -> Any:

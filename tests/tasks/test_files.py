@@ -44,6 +44,14 @@ def test_quoted_fields_hold_line_breaks(tmp_path):
         ("a", b"a\tb\nc\n", lambda path: files.columns(path, 2), "a:2: has 1 of 2 columns"),
         ("a", b"x,y\n1,2\n1,2,3\n", files.table, "a:3: has not 2 columns"),
         ("a", b"x,y\n1\n", files.table, "a:2: has not 2 columns"),
+        (
+            "a",
+            b'x,y\n1,2\n3,"4\n5,6\n7,8\n',
+            files.table,
+            "a:3: the row that begins here has quotes that do not end",
+        ),
+        ("a", b'x,y\n1,2\n"3,4\n5,6\n', files.table, "a:3: the row that begins here has quotes"),
+        ("a", b'x,"y\n1,2\n', files.table, "a:1: the row that begins here has quotes"),
     ],
 )
 def test_bad_files_are_told_of_with_their_line(tmp_path, name, content, read, said):
