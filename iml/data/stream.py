@@ -278,8 +278,8 @@ class TrainStream:
             return []
         found, missing = self.cache.find(numbers) if self.cache else ([], numbers)
         if missing:
-            found += self.make_documents(missing)
-            if len(found) > len(missing):
+            kept, found = found, found + self.make_documents(missing)
+            if kept:
                 order = {number: place for place, number in enumerate(numbers)}
                 found.sort(key=lambda placed: order[placed.number])
         if self.limits.targets is None:

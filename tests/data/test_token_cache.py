@@ -1,6 +1,7 @@
 """A stream gives the same batches from kept token ids, whatever part of its draws is kept."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -59,6 +60,15 @@ def test_kept_ids_give_the_same_batches(make_stream, tmp_path, draws):
     assert all(number >= kept for number in calls) and (draws == 1000) == (not calls)
     for batch, other in zip(found, expected, strict=True):
         assert all(np.array_equal(batch[name], other[name]) for name in batch)
+
+
+def test_a_task_that_cannot_be_read_and_a_lost_shard_do_not_change_the_order(make_stream, tmp_path):
+    next((tmp_path / "store" / "store").glob("flan.t1/*/*.array_record")).write_bytes(b"")
+    expected = batches(make_stream())
+    token_cache.build(make_stream(), tmp_path / "cache", 500, processes=1)
+    shutil.rmtree(next((tmp_path / "cache").glob("*/000000")))
+    for batch, other in zip(batches(make_stream()), expected, strict=True):
+        assert np.array_equal(batch["tokens"], other["tokens"])
 
 
 def test_only_the_same_documents_are_found(make_stream, tmp_path):
