@@ -29,16 +29,14 @@ def score_all(predictions: Sequence[Prediction], engine: Engine) -> dict[str, di
       engine: answers what `score_metric_fns` ask.
     """
     own = seqio_bridge.names_with_own_metrics()
-    tasks = sorted({line["task"] for line in predictions} & own)
-    return {
-        name: {
-            str(shots): score(
-                name, [line for line in predictions if (line["task"], line["shots"]) == (name, shots)], engine
-            )
-            for shots in sorted({line["shots"] for line in predictions if line["task"] == name})
-        }
-        for name in tasks
-    }
+    lines: dict[tuple[str, int], list[Prediction]] = {}
+    for line in predictions:
+        if line["task"] in own:
+            lines.setdefault((line["task"], line["shots"]), []).append(line)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, shots in sorted(lines):
+        found.setdefault(name, {})[str(shots)] = score(name, lines[name, shots], engine)
+    return found
 
 
 def score(name: str, lines: Sequence[Prediction], engine: Engine) -> dict[str, Any]:

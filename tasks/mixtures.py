@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from iml import seqio_bridge
 from iml.bench import registry
 from iml.bench.mixing import Mixture
+from iml.errors import InputError
 from iml.seqio_bridge import seqio
 
 OPT_IML = Mixture()
@@ -27,8 +28,13 @@ def add_mixture(name: str = "opt_iml", mixture: Mixture = OPT_IML) -> seqio.Mixt
         each as many times as it has examples, at most 4096.
 
     Raises:
+      InputError: the mixture is restricted to some of its tasks' examples.
       ValueError: there is already a mixture of this name, or no task has a train split.
     """
+    if mixture.examples is not None:
+        raise InputError(
+            "SeqIO draws from all examples of a task", field="Mixture.examples", remedy="Train from the store"
+        )
     tasks = tuple(task for task in registry.names() if "train" in seqio.TaskRegistry.get(task).splits)
 
     @functools.cache

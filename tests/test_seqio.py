@@ -16,6 +16,7 @@ from iml.bench import registry
 from iml.bench.card import TaskCard
 from iml.bench.levels import load_split_scheme
 from iml.bench.mixing import Mixture
+from iml.bench.subsets import ExampleSubset
 from iml.data.prompts import Prompt
 from iml.data.tokens import encode_prompts
 from iml.data.vocabulary import Vocabulary
@@ -117,6 +118,13 @@ def test_the_mixture_over_the_embedded_benchmark_yields_model_features():
             source = vocabulary.decode(targets[inside & (weights == 0)].tolist())
             assert target.startswith(" ") and targets[inside][-1] == Vocabulary.EOS
             assert targets[inside].tolist() == expected_ids(vocabulary, source, target[1:])
+
+
+def test_a_mixture_of_some_examples_is_refused():
+    add("own.one", [("a", "b")] * 4)
+    with pytest.raises(InputError, match=r"Mixture\.examples"):
+        mixtures.add_mixture("some", Mixture(examples=ExampleSubset(share=0.5)))
+    assert "some" not in seqio.MixtureRegistry.names()
 
 
 def test_the_mixture_over_genuine_tasks(real_data, tmp_path):
