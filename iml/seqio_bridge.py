@@ -10,12 +10,12 @@ import difflib
 import functools
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from iml.bench import registry
 from iml.bench.card import Example, TaskCard
@@ -404,7 +404,8 @@ def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         told.append(str(source.tfds_dataset.name))
     elif not isinstance(source, PythonSource):
         shards = [shard for split in source.splits for shard in source.list_shards(split)]
-        files = tuple(str(shard) for shard in shards if pathlib.Path(str(shard)).exists())
+        # Other sources have shards that are no files, whatever lies under their names here.
+        files = tuple(str(shard) for shard in shards if epath.Path(str(shard)).is_file())
         told.append(json.dumps(sorted(map(str, shards))))
     return tuple(source.splits), files, " ".join(told)
 

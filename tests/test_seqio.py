@@ -269,6 +269,17 @@ def test_targets_that_are_no_text_are_told(tmp_path):
     assert not prepare_task("own.text", str(tmp_path / "store")).failure
 
 
+def test_a_source_without_files_is_prepared_whatever_its_splits_are_called(tmp_path, monkeypatch):
+    def make(split, shuffle_files, seed=None):
+        return seqio_bridge.tf.data.Dataset.from_tensors({"inputs": "a", "targets": "b"})
+
+    source = seqio.FunctionDataSource(make, splits=["train"])
+    seqio_bridge.add_task(TaskCard("own.made", "own", "Misc."), source=source)
+    (tmp_path / "train").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not prepare_task("own.made", "store").failure
+
+
 def test_a_name_is_registered_once_and_can_be_taken_back():
     add("own.one", [("a", "b")])
     with pytest.raises(InputError, match=r"already a task own\.one"):
