@@ -312,7 +312,7 @@ def _fingerprint(name: str, take: Take) -> str:
     from iml import seqio_bridge
 
     splits, files, told = seqio_bridge.describe_source(name)
-    content = [hash_file(file) for file in files]
+    content = [hash_file(file) for file in (*files, *seqio_bridge.files_beside(name))]
     readers = [hash_reader(module) for module in seqio_bridge.reader_modules(name)]
     card = str(registry.card(name).to_json())
     taken = json.dumps(take.to_json())

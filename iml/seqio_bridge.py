@@ -243,6 +243,7 @@ def add_task(
     preprocessors: Sequence[Callable[..., Any]] = (),
     metric_fns: Sequence[Callable[..., Any]] | None = None,
     postprocess_fn: Callable[..., Any] | None = None,
+    files: Sequence[str | os.PathLike[str]] = (),
 ) -> seqio.Task:
     """Registers a task with SeqIO, and its card with the bench. Opens no file.
 
@@ -255,6 +256,8 @@ def add_task(
         and its `CacheDatasetPlaceholder`, are passed over.
       metric_fns: as in `seqio.Task`; the card's metrics if it is None.
       postprocess_fn: as in `seqio.Task`; by default a target becomes the list of its example's references.
+      files: what the examples hang on beside the source's own files; the task is prepared again when one of
+        them changes.
 
     Raises:
       InputError: there is already a task of this name.
@@ -275,6 +278,7 @@ def add_task(
         registry.remove(name)
         raise
     _TEXT_PREPROCESSORS[name] = tuple(preprocessors)
+    _FILES_BESIDE[name] = tuple(map(os.fspath, files))
     if metric_fns is not None:
         _OWN_METRICS.add(name)
     return task
@@ -358,6 +362,7 @@ def _references(text: str, example: Mapping[str, Any] | None = None, is_target: 
 
 
 _TEXT_PREPROCESSORS: dict[str, tuple[Callable[..., Any], ...]] = {}
+_FILES_BESIDE: dict[str, tuple[str, ...]] = {}
 _OWN_METRICS: set[str] = set()
 _REGISTERED_BY: dict[str, str] = {}
 
@@ -367,6 +372,7 @@ def remove_task(name: str) -> None:
     seqio.TaskRegistry.remove(name)
     registry.remove(name)
     _TEXT_PREPROCESSORS.pop(name, None)
+    _FILES_BESIDE.pop(name, None)
     _OWN_METRICS.discard(name)
     _REGISTERED_BY.pop(name, None)
 
@@ -408,6 +414,11 @@ def describe_source(name: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         files = tuple(str(shard) for shard in shards if epath.Path(str(shard)).is_file())
         told.append(json.dumps(sorted(map(str, shards))))
     return tuple(source.splits), files, " ".join(told)
+
+
+def files_beside(name: str) -> tuple[str, ...]:
+    """The files that a task was registered with beside those of its source."""
+    return _FILES_BESIDE[name]
 
 
 def text_of(value: Any) -> Any:

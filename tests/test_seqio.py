@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("seqio")
 
-from iml import seqio_bridge
+from iml import fingerprints, seqio_bridge
 from iml.bench import registry
 from iml.bench.card import TaskCard
 from iml.bench.levels import load_split_scheme
@@ -267,6 +267,25 @@ def test_targets_that_are_no_text_are_told(tmp_path):
     text = [lambda dataset: dataset.map(lambda line: {"targets": line})]
     seqio_bridge.add_task(TaskCard("own.text", "own", "Misc."), source=source, preprocessors=text)
     assert not prepare_task("own.text", str(tmp_path / "store")).failure
+
+
+def test_a_file_beside_the_sources_own_counts(tmp_path):
+    lines, beside = tmp_path / "lines.txt", tmp_path / "prompt.txt"
+    lines.write_text("a\nb\n")
+
+    def ask(dataset):
+        asked = beside.read_text()
+        return dataset.map(lambda line: {"inputs": asked, "targets": line})
+
+    for asked in ("First?", "Second?"):
+        beside.write_text(asked)
+        fingerprints.hash_file.cache_clear()
+        source = seqio.TextLineDataSource({"train": str(lines)})
+        card = TaskCard("own.asked", "own", "Misc.")
+        seqio_bridge.add_task(card, source=source, preprocessors=[ask], files=[beside])
+        assert not prepare_task("own.asked", str(tmp_path / "store")).reused
+        assert prepare_task("own.asked", str(tmp_path / "store")).reused
+        seqio_bridge.remove_task("own.asked")
 
 
 def test_a_source_without_files_is_prepared_whatever_its_splits_are_called(tmp_path, monkeypatch):

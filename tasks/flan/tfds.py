@@ -42,7 +42,9 @@ def register(
             tfds_name=definition["tfds"], splits=splits, tfds_data_dir=tfds_data_dir or None
         )
         rendered = functools.partial(_rendered, task=task)
-        seqio_bridge.add_task(task.card, name=task.task_name, source=source, preprocessors=[rendered])
+        seqio_bridge.add_task(
+            task.card, name=task.task_name, source=source, preprocessors=[rendered], files=task.files
+        )
 
 
 def _rendered(dataset: Any, task: FlanTask) -> Any:
