@@ -241,6 +241,9 @@ def _run(
             try:
                 for future in concurrent.futures.as_completed(futures):
                     yield future.result()
+            except concurrent.futures.process.BrokenProcessPool as error:
+                remedy = "Is there too little memory? Fewer processes need less"
+                raise InputError("a process that compares was killed", remedy=remedy) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -142,6 +142,9 @@ def _write_all(source: Source, folder: pathlib.Path, shards: list[int], processe
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            remedy = "Is there too little memory? Fewer processes need less"
+            raise InputError("a process that encodes was killed", remedy=remedy) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -1,7 +1,9 @@
 """A stream gives the same batches from kept token ids, whatever part of its draws is kept."""
 
 import itertools
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -106,6 +108,20 @@ def test_a_damaged_shard_is_named(make_stream, tmp_path):
     tokens.write_bytes(tokens.read_bytes()[:100])
     with pytest.raises(InputError, match="token cache is damaged"):
         batches(make_stream())
+
+
+class _Killed:
+    """Documents that take the process which makes them with them."""
+
+    documents_fingerprint = "f"
+
+    def make_documents(self, numbers):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"was killed.*too little memory"):
+        token_cache.build(_Killed(), tmp_path / "cache", 1000, processes=2)
 
 
 def test_a_folder_that_cannot_be_written(make_stream, tmp_path):
