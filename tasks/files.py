@@ -25,8 +25,8 @@ from iml.errors import InputError
 Path = str | os.PathLike[str]
 Record = dict[str, Any]
 
-#: A line after a table's last: a quoted field that is not closed takes it in.
-_END = "end of the table"
+#: A line after a table's last, which no text ends with: a quoted field that is not closed takes it in.
+_END = "\ue000end of the table"
 _KINDS = {
     str: "a string",
     list: "a list",
