@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
 class Group:
     """The processes of one start."""
 
-    def __init__(self, commands: list[list[str]], environment: dict[str, str], grace: float):
+    def __init__(
+        self, commands: list[list[str]], environment: dict[str, str], grace: float, port: socket.socket
+    ):
         self._grace, self._stopped_at = grace, None
         self.asked = False
         self.processes = [
@@ -49,6 +51,7 @@ class Group:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                pass_fds=(port.fileno(),),
                 # Ctrl-C reaches the whole group of a terminal; each process is to be told once, by us.
                 start_new_session=True,
             )
@@ -118,13 +121,14 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
         environment["JAX_PLATFORMS"] = "cpu"
     for start in range(arguments.restarts + 1):
         # A new port each time: the coordinator's last one may still be in use.
-        commands = _commands(arguments, words)
-        if arguments.dry_run:
-            print("\n".join(" ".join(command) for command in commands))
-            return 0
-        if start:
-            say(f"the run has saved and wants another start ({start} of {arguments.restarts})")
-        group = Group(commands, environment, arguments.grace)
+        with reserve_port() as port:
+            commands = _commands(arguments, words, port.getsockname()[1])
+            if arguments.dry_run:
+                print("\n".join(" ".join(command) for command in commands))
+                return 0
+            if start:
+                say(f"the run has saved and wants another start ({start} of {arguments.restarts})")
+            group = Group(commands, environment, arguments.grace, port)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, group.ask)
         status = group.wait()
@@ -133,14 +137,23 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     raise InputError(f"the run wanted more than {arguments.restarts} further starts", field="--restarts")
 
 
-def _commands(arguments: argparse.Namespace, words: list[str]) -> list[list[str]]:
+def reserve_port() -> socket.socket:
+    """A socket on a port of this machine that no program is given as long as the socket is open anywhere.
+
+    A coordinator may listen there all the same: gRPC's servers share a port with whoever lets them. So the
+    processes of a run inherit the socket, and until process 0 listens nobody else takes the port.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("localhost", 0))
+    return held
+
+
+def _commands(arguments: argparse.Namespace, words: list[str], port: int) -> list[list[str]]:
     command = [sys.executable, "-u", "-m", arguments.module, *words]
     if arguments.processes == 1:
         return [command]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    joint = [f"--coordinator_address={address}", f"--num_processes={arguments.processes}"]
+    joint = [f"--coordinator_address=localhost:{port}", f"--num_processes={arguments.processes}"]
     return [[*command, *joint, f"--process_id={number}"] for number in range(arguments.processes)]
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pytest
 
 from iml.models.opt import OPT
 from iml.training import checkpoints
+from launch.local import reserve_port
 from tests.data.small_vocabulary import write_vocabulary
 from tests.evaluation.models import random_params, small_config
 from tests.stores import make_store
@@ -44,9 +44,6 @@ def folder(tmp_path):
 
 def evaluate(folder, output, processes, *given, model="run/checkpoints/10"):
     """Evaluates on a mesh of as many processes, of one device each; gives what each of them said."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     bindings = {
         "evaluate.model": repr(str(folder / model)),
         "evaluate.store_dir": repr(str(folder / "store")),
@@ -62,19 +59,20 @@ def evaluate(folder, output, processes, *given, model="run/checkpoints/10"):
     }
     flags = [f"--gin.{name}={value}" for name, value in bindings.items()]
     command = [sys.executable, "-m", "iml.evaluate", *flags, *given]
-    started = []
-    for number in range(processes):
-        joins = [f"--coordinator_address={address}", f"--num_processes={processes}", f"--process_id={number}"]
-        started.append(
+    with reserve_port() as port:
+        joint = [f"--coordinator_address=localhost:{port.getsockname()[1]}", f"--num_processes={processes}"]
+        started = [
             subprocess.Popen(
-                [*command, *(joins if processes > 1 else [])],
+                [*command, *([*joint, f"--process_id={number}"] if processes > 1 else [])],
                 env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                pass_fds=(port.fileno(),),
             )
-        )
+            for number in range(processes)
+        ]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0] * processes, "\n".join(said)
     return said

@@ -12,7 +12,6 @@ import os
 import pathlib
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from iml.models.config import OPTConfig
 from iml.train import train
 from iml.training.mesh import MeshConfig
 from iml.training.optimizer import AdamConfig
+from launch.local import reserve_port
 from tests.data.small_vocabulary import write_vocabulary
 from tests.stores import make_store
 
@@ -179,17 +179,18 @@ def recorded_rows(*paths: pathlib.Path) -> dict[tuple[int, int], str]:
     return rows
 
 
-def start(folder: pathlib.Path, *, devices: int = 1, **changes) -> subprocess.Popen:
-    """Starts a run in another process, with simulated devices."""
+def start(
+    folder: pathlib.Path, *, devices: int = 1, pass_fds: tuple[int, ...] = (), **changes
+) -> subprocess.Popen:
+    """Starts a run in another process, with simulated devices; it inherits the files of `pass_fds`."""
     words = [f"{name}={value!r}" for name, value in changes.items()]
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-m", "tests.training.tiny", str(folder), *words]
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=ROOT, pass_fds=pass_fds, **pipes)
 
 
 def finish(*processes: subprocess.Popen, status: int = 0) -> str:
@@ -206,20 +207,19 @@ def start_many(folder: pathlib.Path, count: int, rows: str = "", **changes) -> l
     Args:
       rows: the beginning of the names of the files, one a process, in which the rows read are noted.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    return [
-        start(
-            folder,
-            coordinator_address=address,
-            num_processes=str(count),
-            process_id=str(number),
-            **({"rows": f"{rows}{number}"} if rows else {}),
-            **changes,
-        )
-        for number in range(count)
-    ]
+    with reserve_port() as port:
+        return [
+            start(
+                folder,
+                pass_fds=(port.fileno(),),
+                coordinator_address=f"localhost:{port.getsockname()[1]}",
+                num_processes=str(count),
+                process_id=str(number),
+                **({"rows": f"{rows}{number}"} if rows else {}),
+                **changes,
+            )
+            for number in range(count)
+        ]
 
 
 if __name__ == "__main__":
