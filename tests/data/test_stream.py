@@ -159,12 +159,12 @@ def _documents(batches):
 
 def test_closing_ends_the_threads(data):
     stream = data.stream()
-    before = set(threading.enumerate())
+    before = set(threading.enumerate())  # of which some may end meanwhile
     batches = stream.batches(stream.initial_state(), threads=3)
     next(batches)
     assert len(set(threading.enumerate()) - before) == 3
     batches.close()
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -177,7 +177,7 @@ def test_errors_of_workers_surface_and_end_the_threads(data, threads):
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream.batches(stream.initial_state(), threads=threads))
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 class Damaged(ExampleStore):

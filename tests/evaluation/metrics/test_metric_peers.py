@@ -20,6 +20,12 @@ from iml.evaluation.metrics.labels import probabilities
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def own_draws(monkeypatch):
+    """What a test draws does not depend on those that ran before it."""
+    monkeypatch.setattr(sys.modules[__name__], "RNG", np.random.default_rng(0))
+
+
 def guesses(labels, names, right=0.6):
     return [label if RNG.random() < right else str(RNG.choice(names)) for label in labels]
 

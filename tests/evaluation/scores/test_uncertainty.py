@@ -1,6 +1,7 @@
 """Intervals, paired comparison and calibration against scipy, known values and what must hold."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ from tests.evaluation.predictions import make_card, make_prediction, make_predic
 
 RNG = np.random.default_rng(1)
 NAMES = ("no", "yes")
+
+
+@pytest.fixture(autouse=True)
+def own_draws(monkeypatch):
+    """What a test draws does not depend on those that ran before it."""
+    monkeypatch.setattr(sys.modules[__name__], "RNG", np.random.default_rng(1))
 
 
 def labelled(size, right=0.7):
