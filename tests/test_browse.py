@@ -69,9 +69,9 @@ def test_it_serves_until_it_is_interrupted(folders):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             line = next(line for line in process.stdout if line.startswith("serving http://127.0.0.1:"))
-            with urllib.request.urlopen(line.removeprefix("serving ").partition(",")[0], timeout=20) as page:
+            with urllib.request.urlopen(line.removeprefix("serving ").partition(",")[0], timeout=120) as page:
                 assert b"Tasks of the example store" in page.read()
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0 and process.stderr.read() == ""
+            assert process.wait(120) == 0 and process.stderr.read() == ""
         finally:
             process.kill()

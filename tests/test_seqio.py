@@ -4,7 +4,6 @@ import builtins
 import functools
 import io
 import pathlib
-import time
 
 import numpy as np
 import pytest
@@ -322,7 +321,7 @@ def test_no_vocabulary_is_told(monkeypatch):
         seqio_bridge.SeqioVocabulary().encode("a")
 
 
-def test_registration_opens_no_data_file_and_is_quick(real_data, monkeypatch):
+def test_registration_opens_no_data_file(real_data, monkeypatch):
     opened = []
 
     def watched(open_file):
@@ -335,12 +334,9 @@ def test_registration_opens_no_data_file_and_is_quick(real_data, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "open", watched(builtins.open))
         patch.setattr(io, "open", watched(io.open))
-        began = time.process_time()
         super_natural_instructions.register(str(real_data))
         mixtures.add_mixture()
-        taken = time.process_time() - began
     assert len(registry.names()) == 1405
     assert [file for file in opened if file.startswith(str(real_data))] == [
         str(real_data / "super_natural_instructions" / "splits" / "default" / "test_tasks.txt")
     ]
-    assert taken < 5

@@ -19,6 +19,12 @@ MISSING = (
     "" if _BROWSER and _DRIVER else "needs chromium and chromedriver (Debian: chromium, chromium-driver)"
 )
 
+#: Begins a script: `looks` is how often a text was looked through from then on.
+COUNT_LOOKS = (
+    "let looks = 0; const includes = String.prototype.includes; "
+    "String.prototype.includes = function (word) { looks += 1; return includes.call(this, word); }; "
+)
+
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -105,11 +111,11 @@ def chromium(profile: str) -> Iterator[Browser]:
             _call("DELETE", address)
     finally:
         driver.terminate()
-        driver.wait(10)
+        driver.wait(60)
         driver.stdout.close()
 
 
-def wait_until(condition, seconds: float = 5) -> None:
+def wait_until(condition, seconds: float = 60) -> None:
     """Waits until a condition holds; fails if it does not in time."""
     end = time.monotonic() + seconds
     while not condition():

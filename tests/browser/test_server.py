@@ -11,7 +11,7 @@ from tests.browser.pages import HOSTILE, PLAIN
 
 
 def get(server, path, method="GET", **headers):
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=20)
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=120)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     body = answer.read().decode()

@@ -14,6 +14,8 @@ import pytest
 from tests.training import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+#: Seconds that a launch may take on any machine; the processes that it must end would stay for an hour.
+PATIENCE = 300
 MODULE = """
 import os, pathlib, signal, sys, time
 given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
@@ -35,7 +37,7 @@ if given["what"] == "twice" and first or given["what"] == "always":
 if given["what"] in ("fail", "stubborn") and rank == 1:
     sys.exit(7)
 if given["what"] in ("fail", "stubborn", "wait"):
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -55,7 +57,7 @@ def starts(folder: pathlib.Path, rank: int) -> list[str]:
 
 def test_prefixes_lines_and_starts_again_on_75(tmp_path):
     process = start(tmp_path, "twice")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert sorted(out.splitlines()) == ["0: hello from 0"] * 2 + ["1: hello from 1"] * 2
     assert "wants another start (1 of 3)" in err
@@ -65,18 +67,17 @@ def test_prefixes_lines_and_starts_again_on_75(tmp_path):
 
 def test_restarts_are_bounded(tmp_path):
     process = start(tmp_path, "always", "--restarts=1")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and "more than 1 further starts" in err
     assert len(starts(tmp_path, 0)) == 2
 
 
 @pytest.mark.parametrize("what", ["fail", "stubborn"])
 def test_one_failure_ends_the_others(tmp_path, what):
-    began = time.monotonic()
     process = start(tmp_path, what, "--grace=1")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 7 and "process 1 ended with status 7" in err
-    assert time.monotonic() - began < 25 and len(starts(tmp_path, 0)) == 1
+    assert len(starts(tmp_path, 0)) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -85,7 +86,7 @@ def test_signals_are_passed_on(tmp_path, number):
     while not (tmp_path / "seen0").exists() or not (tmp_path / "seen1").exists():
         time.sleep(0.02)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 75 and out.count("saved") == 2
     assert len(starts(tmp_path, 0)) == 1
 
@@ -116,7 +117,11 @@ WARMUP_STEPS = 1
     )
     command = [sys.executable, "-m", "launch.local", "--processes=2", "--devices=1", "--"]
     done = subprocess.run(
-        [*command, f"--gin_file={tmp_path}/run.gin"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [*command, f"--gin_file={tmp_path}/run.gin"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 process(es)" in done.stdout and tiny.steps(tmp_path / "run")[-1] == 2

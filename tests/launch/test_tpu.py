@@ -146,7 +146,7 @@ def test_status_75_starts_again_and_others_stop_with_the_ends_of_the_logs(cloud)
 @pytest.mark.slow
 def test_a_worker_that_fails_alone_ends_the_others(cloud):
     bench = cloud()
-    _, err = bench.launch("up", "--grace=0.5", job="case $HOME in *w-1) exit 4;; esac; sleep 60", status=4)
+    _, err = bench.launch("up", "--grace=0.5", job="case $HOME in *w-1) exit 4;; esac; sleep 3600", status=4)
     assert "stopping" in err
 
 
@@ -184,11 +184,11 @@ def test_interrupting_leaves_the_job_and_says_how_to_go_on(cloud):
     bench = cloud()
     slow = "cd $FAKE_CLOUD/bucket; echo start >> starts; until test -e go; do sleep 0.1; done; echo finished"
     process = bench.start("up", job=slow)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 100
     while bench.starts() < 2 and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=100)
     assert process.returncode == 130 and "CHARGED" in err and "go on:  python -m launch.tpu up slice" in err
     assert "slice" in bench.resources()
     _, err = bench.launch("up", job="true", status=2)
@@ -198,7 +198,7 @@ def test_interrupting_leaves_the_job_and_says_how_to_go_on(cloud):
     while bench.calls("worker.py follow") == calls and again.poll() is None:
         time.sleep(0.05)
     (bench.folder / "bucket" / "go").touch()
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=100)
     assert again.returncode == 0 and "joining attempt 1" in err
     assert out.endswith("finished\n") and bench.starts() == 2
 
@@ -208,12 +208,12 @@ def test_stop_lets_the_job_save(cloud):
     bench = cloud()
     bench.launch("create", job=None)
     bench.launch("install", job=None)
-    job = "cd $FAKE_CLOUD/bucket; trap 'touch saved.$$; exit 75' TERM; touch up; sleep 60 & wait"
+    job = "cd $FAKE_CLOUD/bucket; trap 'touch saved.$$; exit 75' TERM; touch up; sleep 3600 & wait"
     running = bench.start("run", "--restarts=0", job=job)
     while not (bench.folder / "bucket" / "up").exists():
         time.sleep(0.05)
     bench.launch("stop", job=job)
-    running.communicate(timeout=20)
+    running.communicate(timeout=100)
     # One for each worker's shell.
     assert len(list((bench.folder / "bucket").glob("saved.*"))) == 2
 

@@ -4,7 +4,6 @@ import copy
 import importlib
 import sys
 import threading
-import time
 import types
 
 import pytest
@@ -115,11 +114,11 @@ HOSTILE = [
 
 @pytest.mark.parametrize("jinja", HOSTILE)
 @pytest.mark.parametrize("truncate", [True, False])
-def test_hostile_templates_are_refused_soon(jinja, truncate):
-    began = time.monotonic()
+def test_hostile_templates_are_refused_for_what_they_ask_for(jinja, truncate, monkeypatch):
+    """On any machine at the same place: the deadline, which stands behind that, is far."""
+    monkeypatch.setattr("tasks.promptsource.rendering.TIME_LIMIT", float("inf"))
     with pytest.raises(InputError):
         render(jinja, {"a": "x" * 100_000}, truncate=truncate)
-    assert time.monotonic() - began < 8
 
 
 def test_a_rendering_that_takes_too_long_is_stopped_off_the_main_thread(monkeypatch):

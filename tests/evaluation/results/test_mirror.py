@@ -146,7 +146,7 @@ def test_what_is_written_is_copied_meanwhile_and_what_is_removed_goes(bucket, mo
         (local / "results.jsonl").write_text("first")
         (local / ".being_written").write_text("half")
         (local / "answers.jsonl").unlink()
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 120
         while names(bucket / "old") != {"results.jsonl"} and time.monotonic() < ends:
             time.sleep(0.01)
         assert names(bucket / "old") == {"results.jsonl"}
