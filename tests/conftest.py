@@ -4,7 +4,15 @@ import os
 import pathlib
 import signal
 
+import hypothesis
 import pytest
+
+# The same examples in every run, and no judgement by how long they take to make: what fails, fails because of what
+# was changed. Others are drawn with `--hypothesis-profile=default`.
+hypothesis.settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same")
 
 # In a shell's background interrupts are ignored, and so they would be by every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
