@@ -118,9 +118,9 @@ def step(
 
     def attend(query: Array, key: Array, value: Array, past: Cache) -> tuple[Array, Cache]:
         columns = past.keys.shape[2]
-        place = (0, 0, time % columns, 0)
-        keys = jax.lax.dynamic_update_slice(past.keys, key.swapaxes(1, 2), place)
-        values = jax.lax.dynamic_update_slice(past.values, value.swapaxes(1, 2), place)
+        write = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=time % columns, axis=2)
+        keys = write(past.keys, key.swapaxes(1, 2))
+        values = write(past.values, value.swapaxes(1, 2))
         visible = (time - jnp.arange(columns)) % columns <= filled[:, None]
         query = query[:, 0] * query.shape[-1] ** -0.5
         logits = jnp.einsum("bhd,bhkd->bhk", query, keys, preferred_element_type=jnp.float32)

@@ -13,23 +13,33 @@ from hypothesis import strategies as st
 from iml.models import cached
 from iml.models.config import OPTConfig
 from iml.models.opt import OPT
+from tests.models import double
 
-SHAPE = {"vocab_size": 64, "num_layers": 2, "embed_dim": 32, "num_heads": 2, "max_positions": 40}
-#: 350M's kind has its norms after the sums and projects its words.
-KINDS = {
-    "pre_norm": OPTConfig(**SHAPE, dtype="float32", dropout=0.0),
-    "post_norm": OPTConfig(
-        **SHAPE, dtype="float32", dropout=0.0, word_embed_dim=16, pre_norm=False, final_norm=False
-    ),
+SHAPE = {
+    "vocab_size": 64,
+    "num_layers": 2,
+    "embed_dim": 32,
+    "num_heads": 2,
+    "max_positions": 40,
+    "dropout": 0.0,
 }
+#: 350M's kind has its norms after the sums and projects its words.
+KINDS = {"pre_norm": {}, "post_norm": {"word_embed_dim": 16, "pre_norm": False, "final_norm": False}}
 WIDTH = 16
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    """The weights below make a rounding error a thousand times as large: float32's would hide what is wrong."""
+    with double.float64():
+        yield
 
 
 @functools.cache
 def model(kind):
-    opt = OPT(KINDS[kind])
+    opt = OPT(OPTConfig(**SHAPE, **KINDS[kind], **double.DOUBLE))
     params = jax.jit(opt.init)(jax.random.key(0))
-    # Weights with opinions: they make a rounding error a thousand times as large, and a wrong mask show in full.
+    # Weights with opinions, so that a wrong mask shows in full.
     return opt, jax.tree.map(lambda x: x * 10 if x.ndim > 1 else x, params)
 
 
@@ -89,7 +99,7 @@ def test_a_tree_behind_a_context_reads_as_its_paths_do(kind, logits, context, tr
     for ids, start in [([], len(trunk)), *kept]:
         found = np.concatenate([hidden[0, : len(trunk)], hidden[0, start : start + len(ids)]])
         expected = plain(kind, context + trunk + ids)[len(context) :]
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -127,4 +137,4 @@ def test_a_ring_reads_as_documents_do_whenever_they_enter(kind, apart):
         hidden, cache = step(params, tokens, filled, jnp.int32(time), cache)
         for row, number, count in live:
             expected = plain(kind, documents[number].tolist())[count]
-            np.testing.assert_allclose(hidden[row], expected, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(hidden[row], expected, rtol=1e-9, atol=1e-9)

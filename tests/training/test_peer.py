@@ -7,18 +7,16 @@ ReLU's gradient jumps where its input is rounding away from 0. In float64 what i
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from iml.models import config as config_lib
 from iml.models import weights_hf
 from iml.models.opt import OPT
 from iml.training import mesh as mesh_lib
 from iml.training import optimizer as optimizer_lib
 from iml.training import step as step_lib
 from iml.training.rules import PartitionRules
-from tests.models import peers
+from tests.models import double, peers
 
 UPDATES = 8
 #: The schedule is float32: these rates are powers of two and their halves, which both have exactly.
@@ -26,12 +24,8 @@ ADAM = optimizer_lib.AdamConfig(learning_rate=2.0**-9, warmup_steps=4, decay_ste
 
 
 @pytest.fixture
-def float64(monkeypatch):
-    """Lets a model be of float64, also in what it computes in float32 whatever its dtype is."""
-    monkeypatch.setattr(jnp, "float32", jnp.float64)
-    for name in ("_DTYPES", "_PARAM_DTYPES"):
-        monkeypatch.setattr(config_lib, name, ("float64",))
-    with jax.enable_x64(True):
+def float64():
+    with double.float64():
         yield
 
 
@@ -112,8 +106,7 @@ def our_losses(config, params, batch) -> tuple[list[float], dict]:
 
 @pytest.mark.parametrize("kind", ["pre_norm", "post_norm"])
 def test_updates_are_those_of_transformers_and_adamw(kind, float64, tmp_path):
-    double = {"dtype": "float64", "param_dtype": "float64"}
-    small = dataclasses.replace(peers.KINDS[kind], dropout=0.0, attention="xla", **double)
+    small = dataclasses.replace(peers.KINDS[kind], dropout=0.0, attention="xla", **double.DOUBLE)
     theirs = peers.transformers_model(small).double()
     theirs.save_pretrained(tmp_path / "before")
     batch = make_batch(small)
