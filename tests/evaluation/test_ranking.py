@@ -1,6 +1,7 @@
 """Ranking: the shared-prompt pass scores what the plain forward pass scores; scorers, ties, truncation."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -24,6 +25,11 @@ def request(source, candidates):
     return Request("t.a", "test", 0, "0", prompt, (candidates[0],), tuple(candidates), "rank", 0)
 
 
+@functools.cache
+def _forward(opt):
+    return jax.jit(opt.apply)
+
+
 def plain(model, source, text, context_tokens=None):
     """(log-likelihood of the text, of </s>) by one forward pass over the whole document."""
     document = encode_prompts(model.vocabulary, [Prompt(source, text, {})], 10**6)[0]
@@ -31,8 +37,11 @@ def plain(model, source, text, context_tokens=None):
     ids, start = head + document.tokens.tolist(), document.target_start + len(head)
     if context_tokens is not None:
         ids, start = ids[start - context_tokens :], context_tokens
-    tokens, n = np.array([ids[:-1]]), len(ids) - 1
-    logits = model.opt.apply(model.params, tokens, np.ones((1, n), np.int32), np.arange(n)[None])
+    n, places = len(ids) - 1, np.arange(model.max_length)[None]
+    # Padded on the right, so that all documents are of one shape and the pass is compiled once.
+    tokens = np.full_like(places, model.vocabulary.PAD)
+    tokens[0, :n] = ids[:-1]
+    logits = _forward(model.opt)(model.params, tokens, (places < n).astype(np.int32), places)
     values = np.asarray(jax.nn.log_softmax(logits))[0, np.arange(n), ids[1:]][max(1, start) - 1 :]
     return values[:-1].sum(), values[-1]
 

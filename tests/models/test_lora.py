@@ -21,12 +21,17 @@ TOKENS = np.random.default_rng(0).integers(4, 64, (2, 16))
 ROWS = (TOKENS, np.ones_like(TOKENS), np.broadcast_to(np.arange(16), TOKENS.shape))
 
 
+PLAIN = OPT(CONFIG)
+# Compiled once for all.
+apply_plain = jax.jit(PLAIN.apply)
+
+
 def adapted(lora: LoRA):
     """A model with adapters that do something, and its parameters."""
     model = OPT(CONFIG, lora=lora)
-    trained, frozen = make_tuning(lora).split(model.init(jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 64))
-    trained = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape) * 0.05, trained)
+    trained, frozen = make_tuning(lora).split(jax.jit(model.init)(jax.random.key(0)))
+    random = np.random.default_rng(1)
+    trained = jax.tree.map(lambda leaf: jnp.asarray(random.normal(0, 0.05, leaf.shape), jnp.float32), trained)
     return model, trained, frozen
 
 
@@ -36,18 +41,17 @@ def test_merged_parameters_compute_the_same(base, targets):
     model, trained, frozen = adapted(LoRA(4, 16.0, targets=targets, base=base))
     params = join(trained, frozen)
     merged = lora_lib.merge(model.lora, CONFIG, params)
-    plain = OPT(CONFIG)
-    assert jax.tree.map(jnp.shape, merged) == jax.tree.map(jnp.shape, plain.abstract_params())
-    found, expected = model.apply(params, *ROWS), plain.apply(merged, *ROWS)
+    assert jax.tree.map(jnp.shape, merged) == jax.tree.map(jnp.shape, PLAIN.abstract_params())
+    found, expected = jax.jit(model.apply)(params, *ROWS), apply_plain(merged, *ROWS)
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    without = plain.apply(lora_lib.merge(model.lora, CONFIG, frozen), *ROWS)
+    without = apply_plain(lora_lib.merge(model.lora, CONFIG, frozen), *ROWS)
     assert float(jnp.abs(found - without).max()) > 0.01
 
 
 def test_fresh_adapters_change_nothing():
-    plain, model = OPT(CONFIG), OPT(CONFIG, lora=LoRA(targets=PROJECTIONS))
-    key = jax.random.key(0)
-    found, expected = (each.apply(each.init(key), *ROWS) for each in (model, plain))
+    model, key = OPT(CONFIG, lora=LoRA(targets=PROJECTIONS)), jax.random.key(0)
+    found = jax.jit(model.apply)(jax.jit(model.init)(key), *ROWS)
+    expected = apply_plain(jax.jit(PLAIN.init)(key), *ROWS)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -56,6 +60,7 @@ def test_dropout_is_of_the_adapters_alone():
     model = OPT(dataclasses.replace(CONFIG, dropout=0.0), lora=lora)
     _, trained, frozen = adapted(lora)
 
+    @jax.jit
     def states(params, seed):
         return model.hidden(params, *ROWS, dropout_key=jax.random.key(seed))
 
@@ -69,13 +74,12 @@ def test_dropout_is_of_the_adapters_alone():
 def test_frozen_weights_cost_no_gradient():
     """Of forward 2, and backward 2 for inputs and 2 for weights, the last is left out."""
     model, trained, frozen = adapted(LoRA(1, targets=("q_proj",)))
-    plain = OPT(CONFIG)
 
     def of_adapters(trained, frozen):
         return model.hidden(join(trained, frozen), *ROWS).sum()
 
     def of_all(params):
-        return plain.hidden(params, *ROWS).sum()
+        return PLAIN.hidden(params, *ROWS).sum()
 
     def flops(function, *arguments):
         # One layer's: XLA counts the body of a loop once.
@@ -83,7 +87,7 @@ def test_frozen_weights_cost_no_gradient():
 
     few, forward = flops(jax.grad(of_adapters), trained, frozen), flops(of_adapters, trained, frozen)
     weights = 2 * TOKENS.size * (4 * CONFIG.embed_dim**2 + 2 * CONFIG.embed_dim * CONFIG.mlp_dim)
-    full = flops(jax.grad(of_all), plain.init(jax.random.key(0)))
+    full = flops(jax.grad(of_all), PLAIN.abstract_params())
     assert full - few > 0.9 * weights
     assert few < 2.6 * forward
 
