@@ -40,10 +40,14 @@ class Group:
     """The processes of one start."""
 
     def __init__(
-        self, commands: list[list[str]], environment: dict[str, str], grace: float, port: socket.socket
+        self,
+        commands: list[list[str]],
+        environment: dict[str, str],
+        grace: float,
+        port: socket.socket,
+        asked: threading.Event,
     ):
-        self._grace, self._stopped_at = grace, None
-        self.asked = False
+        self._grace, self._stopped_at, self._asked = grace, None, asked
         self.processes = [
             subprocess.Popen(
                 command,
@@ -64,11 +68,6 @@ class Group:
         for reader in self._readers:
             reader.start()
 
-    def ask(self, *_) -> None:
-        """Asks all processes to end, as a signal handler."""
-        self.asked = True
-        self._stop()
-
     def _stop(self) -> None:
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
@@ -84,6 +83,8 @@ class Group:
             if first and self._stopped_at is None:
                 number = [_failure(process) for process in self.processes].index(first)
                 say(f"process {number} ended with status {first}; ending the others")
+                self._stop()
+            if self._asked.is_set():
                 self._stop()
             if self._stopped_at is not None and time.monotonic() > self._stopped_at + self._grace:
                 for process in self.processes:
@@ -119,6 +120,10 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
     if arguments.devices:
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={arguments.devices}"
         environment["JAX_PLATFORMS"] = "cpu"
+    # Noted from before the first start, so that no signal ends the launcher and leaves processes behind.
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
     for start in range(arguments.restarts + 1):
         # A new port each time: the coordinator's last one may still be in use.
         with reserve_port() as port:
@@ -128,11 +133,9 @@ def _run(arguments: argparse.Namespace, words: list[str]) -> int:
                 return 0
             if start:
                 say(f"the run has saved and wants another start ({start} of {arguments.restarts})")
-            group = Group(commands, environment, arguments.grace, port)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, group.ask)
+            group = Group(commands, environment, arguments.grace, port, asked)
         status = group.wait()
-        if status != PREEMPTED or group.asked:
+        if status != PREEMPTED or asked.is_set():
             return status
     raise InputError(f"the run wanted more than {arguments.restarts} further starts", field="--restarts")
 
