@@ -19,8 +19,11 @@ import itertools
 import json
 import multiprocessing
 import os
+import pathlib
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,6 +51,10 @@ _VERSION = 2
 _CHUNK = 8
 #: Failures that the summary tells of one by one.
 _SHOWN = 20
+#: Names that a list of removed tasks shows.
+_NAMED = 5
+#: Seconds between two lines on progress where there is no terminal.
+_PERIOD = 60
 #: All of a task.
 _ALL = Take()
 #: Held while a worker registers its tasks; a runner may call from several threads.
@@ -94,7 +101,7 @@ def prepare(
     Args:
       task_modules: names of modules with a function `register(data_dir)`, which registers tasks.
       data_dir: the folder of the task files, handed to every module; "" for what a module brings itself.
-      store_dir: the store to write; tasks that it holds and that are no longer registered are removed.
+      store_dir: the store to write; tasks that it holds and that are not prepared this time are removed.
       tasks: patterns of the names of the tasks to prepare.
       processes: how many prepare at the same time; 0 for one a processor.
       strict: end with an error if any task had to be left out.
@@ -139,14 +146,13 @@ def prepare(
         counts = collections.Counter(map(_benchmark, names))
         for benchmark, count in counts.items():
             console.print(f"would prepare {count} tasks of {benchmark}, in {processes} processes")
+        _tell_removed(console, _held(store_dir) - set(names) - set(dropped), "would remove")
         return {}
     outcomes: dict[str, Outcome] = {}
     try:
-        with _progress(console) as bar:
-            line = bar.add_task("preparing", total=len(names))
-            for outcome in _prepare_all(takes, store_dir, task_modules, data_dir, processes, beam):
-                outcomes[outcome.name] = outcome
-                bar.advance(line)
+        prepared = _prepare_all(takes, store_dir, task_modules, data_dir, processes, beam)
+        for outcome in _watched(prepared, len(names), console):
+            outcomes[outcome.name] = outcome
         entries = {name: outcome.entry for name, outcome in outcomes.items() if outcome.entry}
         failures = absent | {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
         if not entries:
@@ -164,6 +170,7 @@ def prepare(
             unit = token_unit(vocabulary)
             entries = {name: measure(store_dir, entry, vocabulary) for name, entry in entries.items()}
         failures = {**failures, **dropped}
+        removed = _held(store_dir) - set(entries) - set(failures)
         store.write_index(store_dir, entries, failures)
         found = statistics(entries.values(), scheme, unit)
         write_statistics(store_dir, found)
@@ -174,6 +181,7 @@ def prepare(
     reused = sum(outcome.reused for outcome in outcomes.values())
     print_statistics(console, found)
     _tell_failures(console, failures)
+    _tell_removed(console, removed, "removed")
     console.print(
         f"{len(entries)} tasks in {store_dir}, {reused} of them unchanged; {time.monotonic() - began:.0f} s",
         highlight=False,
@@ -304,7 +312,16 @@ def _told_if_failed(name: str, act: Callable[..., Outcome | None], *arguments: A
         return Outcome(name, failure=str(error))
     except Exception as error:  # Whatever a reader or a data set does must not end the others.
         first = (str(error).strip().splitlines() or [""])[0]
-        return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}")
+        return Outcome(name, failure=f"{type(error).__name__}: {first[:300]}{_place(name, error)}")
+
+
+def _place(name: str, error: Exception) -> str:
+    """Where in the module that reads a task an error arose; "" where it arose in none of its lines."""
+    from iml import seqio_bridge
+
+    files = {getattr(sys.modules.get(module), "__file__", "") for module in seqio_bridge.reader_modules(name)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    return f" ({pathlib.Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def _fingerprint(name: str, take: Take) -> str:
@@ -443,11 +460,21 @@ def _chosen(patterns: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _progress(console: Console):
+def _watched(outcomes: Iterator[Outcome], total: int, console: Console) -> Iterator[Outcome]:
+    """The outcomes, with a bar on the console, or where that is no terminal, with a line a minute."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    if console.is_terminal:
+        columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            yield from bar.track(outcomes, total=total)
+        return
+    told = time.monotonic()
+    for number, outcome in enumerate(outcomes, 1):
+        yield outcome
+        if time.monotonic() - told >= _PERIOD:
+            told = time.monotonic()
+            console.print(f"{number:,} of {total:,} tasks", highlight=False)
 
 
 def _tell_failures(console: Console, failures: Mapping[str, str]) -> None:
@@ -457,6 +484,21 @@ def _tell_failures(console: Console, failures: Mapping[str, str]) -> None:
         )
     if len(failures) > _SHOWN:
         console.print(f"and {len(failures) - _SHOWN} more, all told in {store.INDEX}", style="yellow")
+
+
+def _held(store_dir: str) -> set[str]:
+    """Names of the tasks that the store holds already."""
+    try:
+        return set(store.read_index(store_dir)[0])
+    except InputError:
+        return set()
+
+
+def _tell_removed(console: Console, names: set[str], verb: str) -> None:
+    if names:
+        some = ", ".join(sorted(names)[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+        text = f"{verb} {len(names)} tasks of the store that are not among those prepared: {some}"
+        console.print(text, markup=False, highlight=False, style="yellow", soft_wrap=True)
 
 
 if __name__ == "__main__":

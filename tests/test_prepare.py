@@ -152,7 +152,9 @@ def test_a_bad_task_is_left_out_and_told(own, capsys):
     assert opened.failures.keys() == {"own.t05", "own.t06"}
     assert "ValueError: not enough values to unpack" in opened.failures["own.t05"]
     assert opened.failures["own.t06"] == "task own.t06 has no examples"
-    assert "left out own.t05: ValueError" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    line = MODULE.splitlines().index('        source, target = line.split("|")') + 1
+    assert "left out own.t05: ValueError" in told and f"(own_lines.py:{line})" in told
     (own / "data" / "t00.txt").unlink()
     with pytest.raises(InputError, match=r"2 tasks failed, own\.t05 for one"):
         prepare(own, strict=True)
@@ -180,6 +182,22 @@ def test_a_task_that_kills_its_process_is_left_out_and_told(own):
     assert len(entries) == 19 and opened.failures.keys() == {"own.t05"}
     assert "process was killed" in opened.failures["own.t05"]
     assert opened.read("own.t06", "train", 0).target == "6"
+
+
+def test_tasks_that_go_from_the_store_are_told_of(own, capsys):
+    prepare(own)
+    assert "removed" not in capsys.readouterr().out
+    prepare(own, tasks=("own.t1*",), dry_run=True)
+    told = "remove 10 tasks of the store that are not among those prepared: own.t00, own.t01"
+    assert "would " + told in capsys.readouterr().out and len(ExampleStore(own / "store").tasks) == 20
+    prepare(own, tasks=("own.t1*",))
+    assert told.replace("remove", "removed") in capsys.readouterr().out
+
+
+def test_a_log_tells_now_and_then_how_far_it_is(own, capsys, monkeypatch):
+    monkeypatch.setattr(prepare_lib, "_PERIOD", 0)
+    prepare(own)
+    assert "7 of 20 tasks" in capsys.readouterr().out
 
 
 def test_a_family_without_data_is_left_out_and_told(own, capsys):
