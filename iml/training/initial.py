@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -158,8 +157,9 @@ def check_same_shape(path: str, found: OPTConfig, wanted: OPTConfig) -> None:
     differing = [name for name in ours if name not in _FREE and ours[name] != theirs[name]]
     if differing:
         details = ", ".join(f"{name} is {theirs[name]}, not {ours[name]}" for name in differing)
+        bindings = " ".join(f"--gin.OPTConfig.{name}={theirs[name]}" for name in differing)
         raise InputError(
             f"the parameters belong to another model ({details})",
             path=path,
-            remedy=f"Choose the model's gin file that fits; it is {json.dumps(theirs)}",
+            remedy=f"Choose the model's gin file that fits, or add {bindings}",
         )
