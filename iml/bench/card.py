@@ -154,13 +154,13 @@ def _checked(cls: type, record: Mapping[str, Any], what: str) -> dict[str, Any]:
     unknown = sorted(set(record) - set(fields))
     if unknown:
         raise InputError(
-            f"unknown field of a {what}", field=unknown[0], remedy=f"Known fields: {', '.join(fields)}"
+            f"not a field of this {what}", field=unknown[0], remedy=f"Known fields: {', '.join(fields)}"
         )
     arguments: dict[str, Any] = {}
     for name, field in fields.items():
         if name not in record:
             if field.default is dataclasses.MISSING:
-                raise InputError(f"a {what} lacks this field", field=name)
+                raise InputError(f"this {what} lacks the field", field=name)
             continue
         value = record[name]
         if str(field.type).startswith("tuple"):
