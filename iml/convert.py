@@ -96,6 +96,7 @@ def convert(
         f"{source} ({kind}) -> {target} ({target_format}): {config.num_parameters():,} parameters, "
         f"{config.num_layers} layers of width {config.embed_dim}; vocabulary: {vocabulary or 'none'}",
         markup=False,
+        soft_wrap=True,
     )
     if dry_run:
         console.print(configuration.operative(), markup=False)

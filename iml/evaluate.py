@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from iml import configuration
+from iml.console import print_table
 from iml.data import prompts
 from iml.data.settings import plain
 from iml.errors import InputError
@@ -317,13 +318,13 @@ def _describe(
             rows = len(task.rows)
             category = store.tasks[name].card.category
             table.add_row(name, category, task.level, task.split, str(rows), str(rows * len(suite.shots)))
-        console.print(table)
+        print_table(console, table)
     table = Table("level", "tasks", "requests", title=f"suite {suite.name}")
     for level in suite.levels:
         tasks = [task for task in selected.values() if task.level == level]
         requests = sum(len(task.rows) for task in tasks) * len(suite.shots)
         table.add_row(level.replace("_", " "), str(len(tasks)), f"{requests:,}")
-    console.print(table)
+    print_table(console, table)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from iml import configuration
+from iml.console import print_table
 from iml.errors import InputError
 from iml.studies import design as design_lib
 from iml.studies.design import Base, Design
@@ -169,7 +170,7 @@ def _list(console: Console, plan: Plan, topology: str | None) -> None:
             "–" if seconds is None else _duration(seconds),
             state,
         )
-    console.print(table)
+    print_table(console, table)
     tokens, arithmetic = sum(run.tokens for run in plan.runs), sum(run.flops for run in plan.runs)
     console.print(f"{len(plan.runs)} runs, {tokens:,} tokens, {arithmetic:.3g} FLOPs", highlight=False)
     if unknown:
@@ -204,7 +205,7 @@ def _report(console: Console, plan: Plan, complete: bool) -> dict[str, Any]:
             table.add_column(Text(name))
         for row in grid.rows:
             table.add_row(*map(Text, row))
-        console.print(table)
+        print_table(console, table)
         console.print(Text(report.selection(results)))
     console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
     failed = [(run, told) for run in plan.runs if (told := read_failure(plan.directory, run))]
@@ -262,7 +263,7 @@ def _compare(console: Console, plan: Plan, first: str, second: str) -> None:
                     f"{cell['p']:.3f}",
                     "–" if wider is None else f"{wider:.3f}",
                 )
-        console.print(table)
+        print_table(console, table)
         console.print(f"{found['prompts']:,} prompts", highlight=False)
 
 

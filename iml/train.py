@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from iml import configuration
 from iml.bench import mixing
 from iml.bench.mixing import Mixture
+from iml.console import print_table
 from iml.data import prompts
 from iml.data.prompts import PromptFormat
 from iml.data.settings import plain
@@ -420,10 +421,10 @@ def _describe(console: Console, setup: Setup, dry_run: bool) -> None:
     missing = left_out(stream)
     if dry_run:
         console.print(setup.meta["config"], markup=False, highlight=False)
-        console.print(_task_table(stream))
+        print_table(console, _task_table(stream))
         for name, reason in missing.items():
             console.print(f"left out: {name}: {reason}", markup=False, highlight=False)
-    console.print(_benchmark_table(stream))
+    print_table(console, _benchmark_table(stream))
     if missing:
         console.print(f"{len(missing)} tasks of the store are left out (plan.json and --dry_run name them)")
     shape = ", ".join(f"{name}={size}" for name, size in setup.mesh.shape.items())
@@ -437,6 +438,7 @@ def _describe(console: Console, setup: Setup, dry_run: bool) -> None:
         f"{setup.steps} steps of {stream.batch_size} x {stream.length} positions in "
         f"{setup.microbatches} microbatch(es); run folder {setup.run_dir}",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -14,7 +14,7 @@ ALLOWED = {
     "models": {"models", "bench", "errors"},
     "training": {"training", "data", "models", "bench", "errors"},
     "browser": {"browser", "data", "bench", "errors", "markup"},
-    "evaluation": {"evaluation", "training", "data", "models", "bench", "errors", "markup"},
+    "evaluation": {"evaluation", "training", "data", "models", "bench", "errors", "markup", "console"},
 }
 #: What each package within iml.evaluation may import of it. Its modules at the top may import everything.
 ALLOWED_IN_EVALUATION = {

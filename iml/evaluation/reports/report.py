@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from iml.console import print_table
 from iml.errors import InputError
 from iml.evaluation.reports import quality, report_page, tables
 from iml.evaluation.reports.tables import Scores, Table
@@ -107,7 +108,7 @@ def print_summary(results: Sequence[Result], console: Console) -> None:
     for row in content.rows:
         cells = [score.short for group in row.scores for score in group]
         printed.add_row(*map(Text, (row.name, *row.details, *cells)))
-    console.print(printed)
+    print_table(console, printed)
     for result in results:
         if failures := result.scores.get("failures"):
             console.print(Text(f"{result.title}: tasks left out: {len(failures)}"))
