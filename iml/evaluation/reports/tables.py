@@ -16,9 +16,9 @@ Scores = Mapping[str, Any]
 _FACTS = ("model", "model_hash", "dtype", "attention", "bos", "max_length", "seed", "store", "vocabulary")
 _SUITE_FACTS = ("name", "split", "split_scheme", "max_prompts_per_task", "primary_scorer", "decoding")
 #: Results that differ in one of these, or in a part of one, were not asked or not judged the same.
-_COMPARABLE = ("seed", "store", "bos", "max_length")
+_COMPARABLE = ("seed", "store", "bos", "max_length", "dtype")
 _COMPARABLE_OF_SUITE = (
-    *("split", "other_split", "split_scheme", "max_prompts_per_task", "format", "decoding"),
+    *("split", "other_split", "split_scheme", "shots", "max_prompts_per_task", "format", "decoding"),
     *("primary_scorer", "metric"),
 )
 #: Characters shown of a setting in which results differ.

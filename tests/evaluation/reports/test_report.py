@@ -138,6 +138,9 @@ def test_results_that_were_not_asked_the_same_carry_a_warning(tmp_path):
     markdown, page = write(tmp_path, results, ["one", "two"])
     assert "differ in their seed: 1, 2" in markdown
     assert "The results differ in their seed: 1, 2." in Page(page).texts
+    fewer = make_result([20], {**HEADER, "dtype": "other", "suite": {**HEADER["suite"], "shots": [0]}})
+    markdown, _ = write(tmp_path, [make_result([20]), fewer], ["one", "two"])
+    assert "differ in their dtype" in markdown and "differ in their suite shots" in markdown
     suite = {
         "primary_scorer": "mean",
         "decoding": {"beams": 1, "stop": ("\n",)},
