@@ -324,7 +324,8 @@ def _run(console: Console, setup: Setup, init_from: str | None, vocabulary_dir: 
         say(f"begins from {init_from or 'random parameters'}")
     else:
         state, frozen, stream_state = standing
-        say(f"goes on after step {stream_state.step}")
+        step, wanted = stream_state.step, setup.steps
+        say(f"goes on after step {step}" if step < wanted else f"has {step} of {wanted} steps: nothing to do")
     # What only looks at a run that has ended leaves what it says of itself.
     if jax.process_index() == 0 and (standing is None or stream_state.step < setup.steps):
         folder = epath.Path(setup.run_dir)

@@ -32,7 +32,7 @@ def records(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_learns_and_leaves_its_plan_and_records(folder):
+def test_a_run_learns_and_leaves_its_plan_and_records(folder, capsys):
     last = tiny.run(folder, steps=30, leak_probe=True, microbatches=2)
     run = folder / "run"
     logged = records(run)
@@ -49,7 +49,8 @@ def test_a_run_learns_and_leaves_its_plan_and_records(folder):
         *("config.gin", "plan.json", "model.json", "metrics.jsonl"),
         *("vocabulary", "checkpoints", "tensorboard"),
     }
-    assert tiny.run(folder, steps=30, microbatches=2) == {}  # there is nothing left to do
+    assert tiny.run(folder, steps=30, microbatches=2) == {}
+    assert "has 30 of 30 steps: nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.slow
