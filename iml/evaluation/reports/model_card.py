@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from iml.models.config import OPTConfig
 
 NAME = "README.md"
 _UNKNOWN = "not stated"
+#: What the hub takes for the name of a data set.
+_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +140,10 @@ def _metadata(facts: Facts) -> str:
         "license": "other",
         "tags": ["opt", "instruction-tuning", "iml"],
     }
-    if sources := sorted({card["source"] for card in cards if card["source"]}):
-        fields["datasets"] = sources
+    # A source may say in brackets how its splits came about, which is no part of a data set's name.
+    sources = {card["source"].partition(" (")[0] for card in cards}
+    if named := sorted(filter(_DATASET.fullmatch, sources)):
+        fields["datasets"] = named
     metrics = [
         {
             "task": {"type": "text-generation"},

@@ -77,9 +77,12 @@ def test_a_card_tells_data_scores_overlaps_and_licences(run, tmp_path):
 def test_the_hub_reads_its_metadata(run, tmp_path):
     hub = pytest.importorskip("huggingface_hub", reason="reads the metadata as the hub does")
     facts = model_card.gather("tuned", CONFIG, run, 5)
-    path = model_card.write(tmp_path, dataclasses.replace(facts, model_hash="mine"))
+    drawn = PLAN["cards"]["flan.a"] | {"source": "glue/mrpc (80% of the validation split is the train split)"}
+    plan = facts.plan | {"cards": facts.plan["cards"] | {"flan.d": drawn}}
+    path = model_card.write(tmp_path, dataclasses.replace(facts, plan=plan, model_hash="mine"))
     data = hub.ModelCard.load(path).data
-    assert data.library_name == "transformers" and data.datasets == ["set_a", "set|b"]
+    # Only what can be the name of a data set there; the text names all sources.
+    assert data.library_name == "transformers" and data.datasets == ["glue/mrpc", "set_a"]
     # Results of other parameters stand in the text, but are not claimed for this model.
     assert {result.metric_value for result in data.eval_results} == {40.0}
 
