@@ -267,6 +267,7 @@ def _difference(folder: str | None, config: OPTConfig, params: Params, adapters:
         import transformers
     except ImportError as error:
         return f"{error.name} is not installed"
+    transformers.utils.logging.disable_progress_bar()
     length = min(16, config.max_positions)
     tokens = np.random.default_rng(0).integers(3, config.vocab_size, (2, length))
     theirs = transformers.OPTForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
