@@ -15,6 +15,7 @@ import ast
 import collections.abc
 import dataclasses
 import difflib
+import errno
 import functools
 import inspect
 import itertools
@@ -41,6 +42,11 @@ _COMMON_FLAGS = {
     "gin_search_paths": "folders, parted by commas, in which gin files and their includes are looked for",
     "dry_run": "print the operative configuration and what would be done, and do nothing",
     "help": "print this page",
+}
+#: Errors of the system that are a path's or a disk's, which a user can mend.
+_OF_A_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
 }
 #: What a switch may be given.
 _TRUTH = {"true": True, "false": False}
@@ -69,7 +75,8 @@ def run(
       argv: the arguments, without the program's name; `sys.argv[1:]` by default.
 
     Returns:
-      What `entry` returns. Exits with status 2 after an `InputError`, told in one line.
+      What `entry` returns. Exits with status 2 after an `InputError`, or an `OSError` of a path or a full
+      disk, told in one line.
     """
     flags, presets = dict(flags or {}), dict(presets or {})
     known = (entry, *configurables)
@@ -85,12 +92,26 @@ def run(
         )
         return configured(dry_run=arguments.dry_run, **arguments.flags)
     except InputError as error:
-        # gin adds a line for each constructor on the way.
-        print(f"error: {str(error).partition(chr(10) + '  In call to')[0]}", file=sys.stderr)
-        sys.exit(2)
+        _end(_without_gin(error))
+    except OSError as error:
+        # gin's copy of an error has its text alone.
+        told = re.match(r"\[Errno (\d+)\] (.*)", _without_gin(error), re.DOTALL)
+        if not told or int(told[1]) not in _OF_A_PATH:
+            raise
+        _end(f"{told[2]}. See that the path is right and may be written, and that there is room")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _without_gin(error: Exception) -> str:
+    """An error's text less the line that gin adds for each constructor on the way."""
+    return str(error).partition("\n  In call to")[0]
+
+
+def _end(text: str) -> typing.NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
 
 
 def configure(

@@ -1,6 +1,7 @@
 """Strict gin: what a user mistypes is named, with the nearest right name."""
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -143,6 +144,25 @@ def test_mistakes_are_named(gin_file, capsys, arguments, words):
 def test_a_missing_entry_argument_is_named():
     with pytest.raises(InputError, match=r"tune\.mixture"):
         configuration.configure(tune, (Mixture, Adam), bindings=["tune.steps = 3"], flags=("show", "fast"))
+
+
+def test_a_path_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+
+    def write(folder: str, dry_run: bool = False):
+        (pathlib.Path(folder) / "new").mkdir(parents=True)
+
+    with pytest.raises(SystemExit) as exit_:
+        configuration.run(write, doc="", argv=[f"--gin.write.folder={tmp_path / 'file'}"])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1
+    assert error.startswith("error: Not a directory: ") and str(tmp_path / "file") in error
+
+    def connect(dry_run: bool = False):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with pytest.raises(ConnectionRefusedError):
+        configuration.run(connect, doc="", argv=[])
 
 
 def test_a_mistake_in_a_file_names_file_and_line(tmp_path, capsys):
