@@ -121,8 +121,8 @@ def write(
       dtype: what to write the weights in; as they are by default.
 
     Raises:
-      InputError: the folder holds something, the vocabulary is not there, or the parameters are not this
-        model's.
+      InputError: the folder holds something, the vocabulary is not there, the parameters are not this
+        model's, or the disk is full.
     """
     target = pathlib.Path(path).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -139,6 +139,11 @@ def write(
             _write_tokenizer(folder, vocabulary, config.max_positions)
         folder.chmod(0o755)
         folder.replace(target)
+    except safetensors.SafetensorError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise InputError(
+            f"the weights cannot be written ({error})", path=target, remedy="Is the disk full?"
+        ) from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

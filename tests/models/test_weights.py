@@ -1,5 +1,6 @@
 import json
 import pickle
+import resource
 import tracemalloc
 import zipfile
 
@@ -342,3 +343,15 @@ def test_metaseq_checkpoints_give_the_same_model(peer, tmp_path):
     with pytest.raises(InputError, match="attention heads"):
         weights_metaseq.read(tmp_path / "restored.pt")
     _trees_equal(weights_metaseq.read(tmp_path / "restored.pt", config)[1], params)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    config, params = _fresh()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # writing fails as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"new: the weights cannot be written .*Is the disk full"):
+            weights_hf.write(tmp_path / "new", config, params)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
