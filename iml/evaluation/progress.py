@@ -116,14 +116,17 @@ class Watch:
 
 
 class _Told(Watch):
-    """Tells somebody whenever something happens."""
+    """Tells somebody whenever something happens, and the console what a run before has answered."""
 
-    def __init__(self, tell: Callable[[Watch], None]):
+    def __init__(self, tell: Callable[[Watch], None], console: Console):
         super().__init__()
         self._tell = tell
+        self._console = console
 
     def begin(self, work: Mapping[str, float], total: int, done: int) -> None:
         super().begin(work, total, done)
+        if done:
+            self._console.print(f"goes on: {done:,} of {total:,} requests are answered", highlight=False)
         self._tell(self)
 
     def answered(self, kind: str, work: float, count: int) -> None:
@@ -151,7 +154,7 @@ def watched(console: Console, heed: Callable[[], None] = lambda: None) -> Iterat
                 text = f"{watch.done:,} of {watch.total:,} requests, {left(watch.forecast.seconds)}"
                 console.print(text, markup=False, highlight=False)
 
-        yield _Told(line)
+        yield _Told(line, console)
         return
     columns = (
         TextColumn("requests"),
@@ -168,7 +171,7 @@ def watched(console: Console, heed: Callable[[], None] = lambda: None) -> Iterat
             described = left(watch.forecast.seconds)
             bar.update(task, total=watch.total, completed=watch.done, description=described)
 
-        yield _Told(update)
+        yield _Told(update, console)
 
 
 def left(seconds: float | None) -> str:

@@ -1,8 +1,11 @@
 """The time left of an evaluation."""
 
-import pytest
+import io
 
-from iml.evaluation.progress import Forecast, Watch, left
+import pytest
+from rich.console import Console
+
+from iml.evaluation.progress import Forecast, Watch, left, watched
 
 
 def test_the_time_left_goes_by_the_kind_of_request():
@@ -29,3 +32,15 @@ def test_a_watch_gives_each_kind_its_own_time():
     now[0] = 17.0
     watch.answered("generate", 50.0, 2)
     assert watch.done == 9 and watch.forecast.seconds == pytest.approx(2 + 10)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_was_answered_before_is_told(terminal):
+    console = Console(file=io.StringIO(), width=100, force_terminal=terminal)
+    with watched(console) as watch:
+        watch.begin({"rank": 10.0}, 684, 417)
+    assert "goes on: 417 of 684 requests are answered" in console.file.getvalue()
+    console = Console(file=io.StringIO(), width=100, force_terminal=terminal)
+    with watched(console) as watch:
+        watch.begin({"rank": 10.0}, 684, 0)
+    assert "goes on" not in console.file.getvalue()
