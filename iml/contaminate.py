@@ -28,6 +28,7 @@ from iml.bench.contamination import Evidence, Overlap
 from iml.bench.contamination_decisions import Decision
 from iml.bench.contamination_index import Index, IndexBuilder, body
 from iml.bench.levels import LEVELS, load_split_scheme
+from iml.console import print_table
 from iml.data.store import ExampleStore
 from iml.errors import InputError
 from iml.evaluation.reports import contamination_page
@@ -319,13 +320,11 @@ def _summarise(
 ) -> None:
     from rich.table import Table
 
-    table = Table(title="overlapping pairs")
-    for column in ("evaluation task", "level", "training task", "examples"):
-        table.add_column(column, overflow="fold")
+    table = Table("evaluation task", "level", "training task", "examples", title="overlapping pairs")
     for pair in result["listed"][:_SHOWN]:
         share = f"{pair['share']:.1%} of {pair['of']:,}"
         table.add_row(pair["eval"], pair["level"].replace("_", " "), pair["train"], share)
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"{len(result['listed'])} pairs over {result['settings']['threshold']:.0%}; "
         f"{result['rows_per_second']:,.0f} training rows/s, the paper's 17.9 million would take "
