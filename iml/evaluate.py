@@ -185,7 +185,7 @@ def _evaluate_one(
     console = Console(quiet=process[0] > 0)
     store = ExampleStore(store_dir)
     selected, missing = requests.select(store, suite, seed), requests.missing(store, suite)
-    for what, reason in {**missing, **requests.without_databases(store, selected, suite)}.items():
+    for what, reason in {**missing, **requests.unscorable(store, selected, suite)}.items():
         console.print(f"missing: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
     _describe(console, store, selected, suite, every_task=dry_run)
     if dry_run:

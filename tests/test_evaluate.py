@@ -110,6 +110,17 @@ def test_a_damaged_task_is_left_out_and_named(folder, capsys):
     assert "left out: t.copy" in capsys.readouterr().out
 
 
+def test_a_metric_that_is_none_is_told_before_anything_is_asked(tmp_path, folder, capsys):
+    row = {"source": "the cat", "target": "inn"}
+    misspelled = {"t.typo": {"card": {"metrics": ["rouge_L"]}, "validation": [row]}}
+    make_store(tmp_path / "other", {"t.copy": {"test": [("say 1", "1")]}} | misspelled)
+    scores = evaluate(str(folder / "model"), str(tmp_path / "other" / "store"), str(tmp_path / "out"), SUITE)
+    told = capsys.readouterr().out
+    assert told.startswith("missing: a metric of t.typo: field 'TaskCard.metrics': no metric 'rouge_L'")
+    assert "Did you mean rouge_l?" in scores["failures"]["t.typo"] and scores["tasks"].keys() == {"t.copy"}
+    assert scores["efficiency"]["kinds"]["generate"]["requests"] == len(SUITE.shots)
+
+
 def test_a_dry_run_writes_nothing(folder, capsys):
     run(folder, dry_run=True)
     assert not (folder / "out").exists()

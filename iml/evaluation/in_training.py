@@ -67,7 +67,7 @@ class InTraining:
         self._selected = requests.select(self.store, self.suite, self.seed)
         self._missing = requests.missing(self.store, self.suite)
         self._engine: OPTEngine | None = None
-        lacking = self._missing | requests.without_databases(self.store, self._selected, self.suite)
+        lacking = self._missing | requests.unscorable(self.store, self._selected, self.suite)
         for what, reason in lacking.items() if jax.process_index() == 0 else ():
             self.console.print(f"missing: {what}: {reason}", markup=False, highlight=False, soft_wrap=True)
 

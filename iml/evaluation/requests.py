@@ -123,20 +123,24 @@ def missing(store: ExampleStore, suite: Suite) -> dict[str, str]:
     return found
 
 
-def without_databases(store: ExampleStore, selected: Mapping[str, Selected], suite: Suite) -> dict[str, str]:
-    """The databases that metrics of selected tasks lack, by "databases of" the task, and why."""
+def unscorable(store: ExampleStore, selected: Mapping[str, Selected], suite: Suite) -> dict[str, str]:
+    """What metrics of selected tasks lack, databases or that there is such a metric, by task, and why."""
     found = {}
     for name, task in selected.items():
         try:
             every = map(metrics.find, suite.scored(store.tasks[name].card).metrics)
             readers = [metric for metric in every if metric.reads_files]
+        except InputError as error:
+            found[f"a metric of {name}"] = " ".join(str(error).split())
+            continue
+        try:
             for example in store.read_many(name, task.split, task.rows) if readers else ():
                 for metric in readers:
                     metric.find_data(example.metric_data, suite.databases)
         except metrics.NotComputable as error:
             found[f"databases of {name}"] = " ".join(str(error).split())
         except InputError:
-            continue  # A damaged file, an unknown metric: told when the task's turn comes.
+            continue  # A damaged file: told when the task's turn comes.
     return found
 
 

@@ -133,6 +133,9 @@ class Runner:
         wave: dict[str, list[Request]] = {}
         for task in tasks:
             try:
+                # Not only once all is answered.
+                for metric in self._suite.scored(self._store.tasks[task.task].card).metrics:
+                    metrics.find(metric)
                 wave[task.task] = make_requests(self._store, task, self._suite, self._seed)
             except Exception as error:
                 failures[task.task] = _told(error)
