@@ -143,11 +143,11 @@ class EndpointEngine:
         texts, context, window = [text.rstrip() for text in texts], context.rstrip(" "), self._window
         if window is None:
             return [_Row(index, f"{context} {text}", len(context), 0, cut=False) for text in texts]
-        kept, rows = window.context(context, texts), []
+        kept, whole, rows = window.context(context, texts), window.count(context), []
         for text in texts:
             sent = window.end(f"{kept} {text}")
             start = len(sent) - len(f" {text}")
-            lost = window.count(context) - window.count(sent[: max(0, start)])
+            lost = whole - window.count(sent[: max(0, start)])
             # Without any context the text's own first token has no log-probability.
             rows.append(_Row(index, sent, max(0, start), lost, cut=start < min(1, len(context))))
         return rows

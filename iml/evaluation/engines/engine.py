@@ -144,9 +144,19 @@ class Engine(Protocol):
         ...
 
 
-def shorten(source: str, parts: Sequence[int], dropped: int) -> str:
-    """A prompt without its first `dropped` demonstrations; `parts` as of `Engine.generate`."""
-    return source[: parts[0]] + source[parts[dropped] :] if dropped else source
+def without_demonstrations(source: str, parts: Sequence[int], fits: Callable[[str], bool]) -> str:
+    """A prompt that has lost as few of its first demonstrations as it takes to fit, or all of them.
+
+    Args:
+      parts: as of `Engine.generate`.
+      fits: whether a text is short enough.
+    """
+    kept = source
+    for start in parts[1:]:
+        if fits(kept):
+            break
+        kept = source[: parts[0]] + source[start:]
+    return kept
 
 
 def stop_place(text: str, stops: Sequence[str]) -> int | None:

@@ -15,10 +15,10 @@ from iml.evaluation.engines.engine import (
     Decoding,
     Generated,
     Tell,
-    shorten,
     stop_place,
     tell_nobody,
     until_stop,
+    without_demonstrations,
 )
 from iml.evaluation.engines.loading import LoadedModel
 from iml.evaluation.engines.slots import Programs, Slots
@@ -83,13 +83,12 @@ class Generator:
         model, head, encode = self._model, self._model.head, self._model.vocabulary.encode_batch
         room = model.max_length - self._decoding.max_new_tokens - len(head)
         prompts = []
-        whole = encode([source.rstrip(" ") for source in sources])
-        for source, starts, ids in zip(sources, parts, whole, strict=True):
+        texts = [source.rstrip(" ") for source in sources]
+        for text, starts, ids in zip(texts, parts, encode(texts), strict=True):
             kept = ids
-            for dropped in range(1, len(starts)):
-                if len(kept) <= room:
-                    break
-                [kept] = encode([shorten(source, starts, dropped).rstrip(" ")])
+            if len(ids) > room:
+                fitting = without_demonstrations(text, starts, lambda text: len(encode([text])[0]) <= room)
+                [kept] = encode([fitting])
             kept = kept[max(0, len(kept) - room) :]
             # A prompt of no tokens begins a document, as text that follows </s> does.
             prompts.append(([*head, *kept] or [model.vocabulary.EOS], len(ids) - len(kept)))

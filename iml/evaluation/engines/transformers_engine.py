@@ -17,9 +17,9 @@ from iml.evaluation.engines.engine import (
     Likelihood,
     Tell,
     common_ending,
-    shorten,
     tell_nobody,
     until_stop,
+    without_demonstrations,
 )
 
 if TYPE_CHECKING:
@@ -181,13 +181,10 @@ class TransformersEngine:
 
     def _fit(self, source: str, cuts: Sequence[int], room: int) -> tuple[list[int], int]:
         """A prompt's tokens, and how many did not fit."""
-        whole = ids = self._ids(source)
-        dropped = 0
-        while len(ids) > room and dropped < len(cuts) - 1:
-            dropped += 1
-            ids = self._ids(shorten(source, cuts, dropped))
+        fitting = without_demonstrations(source, cuts, lambda text: len(self._ids(text)) <= room)
+        ids = self._ids(fitting)
         kept = ids[max(0, len(ids) - room) :]
-        return [*self._head, *kept] or [self._eos], len(whole) - len(kept)
+        return [*self._head, *kept] or [self._eos], len(self._ids(source)) - len(kept)
 
     def _answer(self, prompts: Sequence[Sequence[int]], decoding: Decoding, key: str) -> list[list[int]]:
         import torch

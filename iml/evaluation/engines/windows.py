@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from iml.data.vocabulary import Vocabulary
 from iml.errors import InputError
-from iml.evaluation.engines.engine import shorten
+from iml.evaluation.engines.engine import without_demonstrations
 
 #: Positions that no text is given: for a token that the server may put before it, and for the one that a server
 #: generates behind a text whose log-probabilities it tells.
@@ -69,11 +69,7 @@ class Window:
                 f"leaves no room for a prompt in {self._max_length} positions",
                 field="Decoding.max_new_tokens",
             )
-        kept = source
-        for dropped in range(1, len(parts)):
-            if self.count(kept) <= room:
-                break
-            kept = shorten(source, parts, dropped)
+        kept = without_demonstrations(source, parts, lambda text: self.count(text) <= room)
         kept = self.end(kept, room)
         return kept, self.count(source) - self.count(kept)
 
