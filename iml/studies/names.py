@@ -16,6 +16,8 @@ from iml.data.vocabulary import Vocabulary
 
 #: Settings of iml.train that its results depend on, beside those that its fingerprints cover.
 _UPDATES = ("optimizer", "loss_scale", "steps", "microbatches", "packing")
+#: Settings of the model that only training knows.
+_DROPOUT = ("dropout", "embed_dropout", "attention_dropout")
 #: Settings of iml.evaluate that its results depend on, beside suite and store.
 _ASKED = ("bos", "dtype", "max_length", "seed")
 #: Settings of iml.train that decide which checkpoints there are to choose from.
@@ -87,7 +89,8 @@ def _trained(given: Mapping[str, Any], begins_from: str | None) -> tuple[dict[st
     if given["steps"] == 0:
         # The untuned model: what would come after does not matter.
         seed = given["seed"] if begin is None else None
-        return {"model": told["model"], "vocabulary": vocabulary.fingerprint, "seed": seed, **init}, shape
+        evaluated = _told(model, without=(*train.FREE, *_DROPOUT))
+        return {"model": evaluated, "vocabulary": vocabulary.fingerprint, "seed": seed, **init}, shape
     stream = TrainStream(
         _store(given["store_dir"]),
         vocabulary,

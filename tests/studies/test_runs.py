@@ -102,6 +102,11 @@ def test_an_untuned_model_for_each_size(tmp_path):
     assert [run.title for run in plan.runs[1:3]] == ["untuned, small, seed 2", "untuned, large, seed 1"]
 
 
+def test_an_untuned_model_for_all_rates_of_dropout(tmp_path):
+    found = names(tmp_path, {rate: f"OPTConfig.dropout = {rate}" for rate in ("0.0", "0.1", "0.2")})
+    assert list(found) == ["untuned", "0.0", "0.1", "0.2"] and len(set(found.values())) == 4
+
+
 def test_untuned_models_with_nothing_in_common_are_called_by_their_settings(tmp_path):
     sizes = {"small": "OPTConfig.ffn_dim = 16", "large": "OPTConfig.ffn_dim = 32"}
     values = {
